@@ -1,0 +1,61 @@
+import { inspect } from 'node:util'
+import pino from 'pino'
+
+export const LOG_LEVELS = ['debug', 'info', 'warn', 'error'] as const
+export type LogLevel = (typeof LOG_LEVELS)[number]
+export type LogFields = Readonly<Record<string, unknown>>
+
+/** What every part logs to: a sentence, and the facts as fields. */
+export interface Logger {
+  debug(message: string, fields?: LogFields): void
+  info(message: string, fields?: LogFields): void
+  warn(message: string, fields?: LogFields): void
+  error(message: string, fields?: LogFields): void
+  /** A logger that adds `fields` to each line. */
+  child(fields: LogFields): Logger
+}
+
+export interface LoggerInit {
+  readonly level: LogLevel
+  /** `json`: a JSON document a line, for a journal. `text`: for a person at a terminal. */
+  readonly format: 'json' | 'text'
+}
+
+/** A logger that writes to standard error: standard output belongs to what a command answers. */
+export function createLogger({ level, format }: LoggerInit): Logger {
+  const destination = format === 'json' ? pino.destination({ dest: 2, sync: true }) : { write: writeText }
+  const root = pino({
+    level,
+    base: null,
+    timestamp: pino.stdTimeFunctions.isoTime,
+    formatters: { level: label => ({ level: label }) },
+    serializers: { error: pino.stdSerializers.err },
+  }, destination)
+  return wrap(root)
+}
+
+/** Says nothing; for tests and for offline commands. */
+export const silentLogger: Logger = {
+  debug: () => undefined,
+  info: () => undefined,
+  warn: () => undefined,
+  error: () => undefined,
+  child: () => silentLogger,
+}
+
+function wrap(logger: pino.Logger): Logger {
+  return {
+    debug: (message, fields) => { logger.debug(fields ?? {}, message) },
+    info: (message, fields) => { logger.info(fields ?? {}, message) },
+    warn: (message, fields) => { logger.warn(fields ?? {}, message) },
+    error: (message, fields) => { logger.error(fields ?? {}, message) },
+    child: fields => wrap(logger.child(fields)),
+  }
+}
+
+function writeText(line: string): void {
+  const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>
+  const clock = String(time).slice(11, 19)
+  const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${typeof value === 'string' ? value : inspect(value, { breakLength: Infinity })}`)
+  process.stderr.write(`${clock} ${String(level).padEnd(5)} ${String(msg)}${rest.join('')}\n`)
+}
