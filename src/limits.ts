@@ -54,6 +54,14 @@ export const FIND_TIMEOUT_MS = 15 * SECOND
 
 /** Bytes of one body sent to the control socket. */
 export const MAX_CONTROL_BODY_BYTES = 1 * MIB
+/** Milliseconds for a client of the control socket to send its whole request. */
+export const CONTROL_REQUEST_TIMEOUT_MS = 10 * SECOND
+/** Connections to the control socket at once; more are closed as they come. */
+export const MAX_CONTROL_CONNECTIONS = 256
+/** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
+export const MAX_CONTROL_ANSWER_BYTES = 64 * MIB
+/** Bytes of the configuration file. */
+export const MAX_CONFIG_BYTES = 1 * MIB
 /** Bytes of what a Nix command may print before it is stopped. */
 export const MAX_NIX_OUTPUT_BYTES = 64 * MIB
 /** Milliseconds for a Nix command that only asks. */
