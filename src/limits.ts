@@ -69,5 +69,12 @@ export const NIX_QUERY_TIMEOUT_MS = 30 * SECOND
 /** Milliseconds between asking a Nix command to end and killing it. */
 export const NIX_KILL_DELAY_MS = 2 * SECOND
 
+/** Milliseconds that a write to the catalog waits for another program that has it open, such as a backup. */
+export const CATALOG_BUSY_TIMEOUT_MS = 5 * SECOND
+/** Bytes of the catalog's write-ahead log that are kept on disk between writes. */
+export const CATALOG_WAL_BYTES = 16 * MIB
+/** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
+export const MAX_PROGRESS_BYTES = 64 * MIB
+
 /** Bytes read from, or written to, a file at once. */
 export const FILE_BUFFER_BYTES = 256 * KIB
