@@ -70,6 +70,19 @@ export const MAX_NIX_OUTPUT_BYTES = 64 * MIB
 export const NIX_QUERY_TIMEOUT_MS = 30 * SECOND
 /** Milliseconds between asking a Nix command to end and killing it. */
 export const NIX_KILL_DELAY_MS = 2 * SECOND
+/** Nix commands that ask something, running at once; each is a process, and they share one database. */
+export const MAX_NIX_PROCESSES = 4
+/** Nix commands that copy a tree into the store, running at once: the disk is what they wait for. */
+export const MAX_NIX_ADDITIONS = 2
+/** Store paths that one Nix command is asked about: 200 KiB of arguments at most, far below what a kernel takes. */
+export const MAX_PATHS_PER_NIX_COMMAND = 512
+
+/** Milliseconds that a write to the catalog waits for another program that has it open, such as a backup. */
+export const CATALOG_BUSY_TIMEOUT_MS = 5 * SECOND
+/** Bytes of the catalog's write-ahead log that are kept on disk between writes. */
+export const CATALOG_WAL_BYTES = 16 * MIB
+/** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
+export const MAX_PROGRESS_BYTES = 64 * MIB
 
 /** Bytes read from, or written to, a file at once. */
 export const FILE_BUFFER_BYTES = 256 * KIB
