@@ -1,0 +1,289 @@
+import { resolve } from 'node:path'
+import type { ChildProcess } from 'node:child_process'
+import { execa } from 'execa'
+import { NarvikError } from '../errors.ts'
+import { MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
+import { classifyMessage, NixError, whatNixSaid, type NixFailure } from './nix-error.ts'
+import { parsePathInfo, type NixPathInfo } from './path-info.ts'
+import { quote } from './quote.ts'
+import { Slots } from './slots.ts'
+import { locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
+import { isStoreName, parseStorePath, tryParseStorePath } from './store-path.ts'
+import { hasJsonFormat, isSupported, parseNixVersion, type NixFlavour, type NixVersion } from './version.ts'
+import type { Logger } from '../log.ts'
+
+export interface NixCommandInit {
+  /** The directory of the `nix` program; where absent, PATH is searched. */
+  readonly binDir?: string
+  /** Added to this process's environment. */
+  readonly env?: Readonly<Record<string, string>>
+  /** Milliseconds for a command that only asks. */
+  readonly queryTimeoutMs?: number
+  /** Milliseconds between asking a command to end and killing it. */
+  readonly killDelayMs?: number
+  /** Bytes that a command may write to each of its outputs. */
+  readonly maxOutputBytes?: number
+  /** As in `nix --store`; where absent, the store that Nix takes by itself. */
+  readonly store?: string
+}
+
+export type NixProbe =
+  | { readonly available: true, readonly version: string, readonly flavour: NixFlavour }
+  | { readonly available: false, readonly reason: string }
+
+interface Abortable { readonly signal?: AbortSignal | undefined }
+interface RunOptions extends Abortable { readonly timeoutMs?: number | undefined }
+
+const DEFAULTS = { queryTimeoutMs: NIX_QUERY_TIMEOUT_MS, killDelayMs: NIX_KILL_DELAY_MS, maxOutputBytes: MAX_NIX_OUTPUT_BYTES }
+
+/**
+ * The `nix` program of this machine. Every failure is a NixError whose `kind` says what went wrong and whose message says
+ * what Nix said; an aborted signal throws its own reason. No method makes a store where there is none.
+ */
+export class NixCommand {
+  readonly #logger: Logger
+  readonly #init: NixCommandInit & typeof DEFAULTS
+  readonly #program: string
+  readonly #env: Readonly<Record<string, string | undefined>>
+  readonly #location: StoreLocation
+  readonly #queries = new Slots(MAX_NIX_PROCESSES)
+  readonly #additions = new Slots(MAX_NIX_ADDITIONS)
+  #version: NixVersion | undefined
+
+  constructor({ logger }: { logger: Logger }, init: NixCommandInit = {}) {
+    this.#logger = logger
+    this.#init = { ...DEFAULTS, ...init }
+    this.#program = init.binDir === undefined ? 'nix' : resolve(init.binDir, 'nix')
+    this.#env = commandEnvironment({ ...process.env, ...init.env })
+    this.#location = locateStore(init.store, this.#env)
+  }
+
+  /** The directory that this store's paths are written with, for instance `/nix/store`. */
+  get storeDir(): string {
+    return this.#location.storeDir
+  }
+
+  /** Whether there is a Nix that Narvik can use, and which; asks anew each time. */
+  async probe(options: Abortable = {}): Promise<NixProbe> {
+    this.#version = undefined
+    try {
+      const { version, flavour } = await this.#knownVersion(options)
+      return { available: true, version, flavour }
+    } catch (error) {
+      if (error instanceof NixError) return { available: false, reason: error.message }
+      throw error
+    }
+  }
+
+  /**
+   * What the store knows of each path; null where it is not valid. One process answers for many paths.
+   * @throws NarvikError `invalid-argument` where one is not a store path of this store.
+   */
+  async pathInfo(paths: readonly string[], options: Abortable = {}): Promise<Map<string, NixPathInfo | null>> {
+    const wanted = [...new Set(paths)]
+    for (const path of wanted) parseStorePath(path, this.storeDir)
+    if (wanted.length === 0) return new Map()
+    if (!await storeExists(this.#location)) return new Map(wanted.map(path => [path, null]))
+    const version = await this.#knownVersion(options)
+    const answers = await Promise.all(batches(wanted).map(batch => this.#askPathInfo(batch, version, options)))
+    const infos = new Map(answers.flatMap(answer => [...answer]))
+    return new Map(wanted.map(path => [path, infos.get(path) ?? null]))
+  }
+
+  /**
+   * Copies a tree into the store, as `nix store add-path` does.
+   * @returns the store path.
+   */
+  async addPath(path: string, name: string, options: Abortable = {}): Promise<string> {
+    if (!isStoreName(name)) throw new NarvikError('invalid-argument', `Cannot add ${quote(path)} to the Nix store: found the name ${quote(name)}, needed 1 to 211 of 0-9 a-z A-Z + - . _ ? =`)
+    if (path === '' || path.includes('\0')) throw new NarvikError('invalid-argument', `Cannot add ${quote(path)} to the Nix store: needed the path of a file or directory`)
+    await this.#needStore(`add ${path} to the Nix store`)
+    await this.#knownVersion(options)
+    const answer = (await this.#run(['store', 'add-path', '--name', name, resolve(path)], options)).trim()
+    if (tryParseStorePath(answer, this.storeDir)?.name === name) return answer
+    throw new NixError('bad-output', `Cannot add ${path} to the Nix store: found ${quote(answer)} as the answer of nix store add-path, needed a store path in ${this.storeDir} with the name ${name}`)
+  }
+
+  /** Whether this user can add paths: to the store itself, or through its daemon. */
+  async canWriteStore(options: Abortable = {}): Promise<boolean> {
+    if (!await storeExists(this.#location) || !await mayWrite(this.#location, this.#env['NIX_DAEMON_SOCKET_PATH'])) return false
+    try {
+      await this.#run(['store', 'ping'], { ...options, timeoutMs: this.#init.queryTimeoutMs })
+      return true
+    } catch (error) {
+      if (error instanceof NixError) return false
+      throw error
+    }
+  }
+
+  async #needStore(action: string): Promise<void> {
+    if (await storeExists(this.#location)) return
+    throw new NixError('missing', `Cannot ${action}: found no directory ${this.#location.directory ?? ''}, needed a Nix store`)
+  }
+
+  async #knownVersion({ signal }: Abortable): Promise<NixVersion> {
+    if (this.#version !== undefined) return this.#version
+    const text = await this.#run(['--version'], { signal, timeoutMs: this.#init.queryTimeoutMs })
+    const version = parseNixVersion(text)
+    if (version === undefined) throw new NixError('bad-output', `Cannot use ${this.#program}: found ${quote(text)} as its version, needed for instance "nix (Nix) 2.8.0"`)
+    if (!isSupported(version)) throw new NixError('too-old', `Cannot use ${this.#program}: found version ${version.version}, needed 2.4 or newer`)
+    this.#version = version
+    return version
+  }
+
+  async #askPathInfo(paths: readonly string[], version: NixVersion, options: Abortable): Promise<Map<string, NixPathInfo | null>> {
+    // A bare .drv stands for its outputs in some versions, unless derivations are asked for.
+    const derivations = paths[0]?.endsWith('.drv') === true ? ['--derivation'] : []
+    const format = hasJsonFormat(version) ? ['--json-format', '1'] : []
+    try {
+      const text = await this.#run(['path-info', '--offline', '--json', ...format, ...derivations, ...paths], { ...options, timeoutMs: this.#init.queryTimeoutMs })
+      return checkAnswer(paths, parseAnswer(text, this.storeDir))
+    } catch (error) {
+      // Another Nix may have taken the place of the one that was asked for its version.
+      this.#version = undefined
+      throw error
+    }
+  }
+
+  async #run(args: readonly string[], { signal, timeoutMs }: RunOptions): Promise<string> {
+    const store = this.#init.store === undefined || args[0] === '--version' ? [] : ['--store', this.#init.store]
+    const command = `nix ${args.slice(0, args[0] === 'store' ? 2 : 1).join(' ')}`
+    // What takes as long as the tree is large must not keep short questions waiting.
+    const slots = timeoutMs === undefined ? this.#additions : this.#queries
+    return await slots.run(async () => {
+      const started = performance.now()
+      try {
+        const { killDelayMs, maxOutputBytes } = this.#init
+        return await execute({ program: this.#program, args: [...args, ...store], command, env: this.#env, killDelayMs, maxOutputBytes, timeoutMs, signal })
+      } finally {
+        this.#logger.debug('Nix command ended', { command, arguments: args.length, milliseconds: Math.round(performance.now() - started) })
+      }
+    }, signal)
+  }
+}
+
+function commandEnvironment(env: Readonly<Record<string, string | undefined>>): Record<string, string | undefined> {
+  // `substitute` and `--offline` both: a path that is not here must not be looked for in the network. Messages stay in English.
+  const settings = ['extra-experimental-features = nix-command', 'substitute = false', 'warn-dirty = false']
+  return { ...env, NIX_CONFIG: [env['NIX_CONFIG'], ...settings].filter(line => line !== undefined).join('\n'), LC_ALL: 'C', NO_COLOR: '1' }
+}
+
+function batches(paths: readonly string[]): string[][] {
+  const groups = Object.values(Object.groupBy(paths, path => path.endsWith('.drv') ? 'derivations' : 'others'))
+  return groups.flatMap(group => Array.from({ length: Math.ceil(group.length / MAX_PATHS_PER_NIX_COMMAND) },
+    (_, index) => group.slice(index * MAX_PATHS_PER_NIX_COMMAND, (index + 1) * MAX_PATHS_PER_NIX_COMMAND)))
+}
+
+function parseAnswer(text: string, storeDir: string): Map<string, NixPathInfo | null> {
+  try {
+    return parsePathInfo(text, storeDir)
+  } catch (error) {
+    if (error instanceof NarvikError) throw new NixError('bad-output', error.message, { cause: error })
+    throw error
+  }
+}
+
+function checkAnswer(asked: readonly string[], infos: Map<string, NixPathInfo | null>): Map<string, NixPathInfo | null> {
+  const missing = asked.find(path => !infos.has(path))
+  const known = new Set(asked)
+  const extra = [...infos.keys()].find(path => !known.has(path))
+  if (missing === undefined && extra === undefined) return infos
+  throw new NixError('bad-output', `Cannot take the answer of nix path-info: found ${extra ?? 'nothing'}, needed ${missing ?? 'only the paths that were asked for'}`)
+}
+
+interface Execution extends RunOptions {
+  readonly program: string
+  readonly args: readonly string[]
+  /** As a person would say it. */
+  readonly command: string
+  readonly env: Readonly<Record<string, string | undefined>>
+  readonly killDelayMs: number
+  readonly maxOutputBytes: number
+}
+
+const GIVE_UP_MS = 1000
+
+/** Runs a program in a process group of its own and returns what it wrote, however it behaves. */
+async function execute(execution: Execution): Promise<string> {
+  const { program, args, env, killDelayMs, maxOutputBytes, timeoutMs, signal } = execution
+  signal?.throwIfAborted()
+  const stop = new AbortController()
+  const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
+  const subprocess = execa(program, args, {
+    env,
+    extendEnv: false,
+    cwd: '/',
+    stdin: 'ignore',
+    encoding: 'buffer',
+    stripFinalNewline: false,
+    maxBuffer: maxOutputBytes,
+    cancelSignal: stop.signal,
+    killDescendants: true,
+    forceKillAfterDelay: killDelayMs,
+    reject: false,
+  })
+  const end = (reason: unknown): void => { stop.abort(reason) }
+  const onAbort = (): void => { end(signal?.reason) }
+  signal?.addEventListener('abort', onAbort)
+  const timeout = timeoutMs === undefined ? undefined : setTimeout(() => { end(timedOut(execution)) }, timeoutMs)
+  let grace: NodeJS.Timeout | undefined
+  stop.signal.addEventListener('abort', () => {
+    // A process that can not be killed, or one that left the group and keeps our pipe open, must not hold us up.
+    grace = setTimeout(() => { giveUp(stop.signal.reason) }, killDelayMs + GIVE_UP_MS)
+  })
+  try {
+    const result = await Promise.race([subprocess, givenUp])
+    stop.signal.throwIfAborted()
+    return answerOf(result, execution)
+  } finally {
+    signal?.removeEventListener('abort', onAbort)
+    clearTimeout(timeout)
+    clearTimeout(grace)
+    if (stop.signal.aborted) abandon(subprocess.nodeChildProcess)
+  }
+}
+
+function timedOut({ command, timeoutMs }: Execution): NixError {
+  return new NixError('timed-out', `Cannot run ${command}: found no answer after ${timeoutMs ?? 0} ms, needed one`)
+}
+
+/** What is used of execa's result. */
+interface ExecutionResult {
+  readonly isMaxBuffer: boolean
+  /** Of a system error, for instance when the program could not be started. */
+  readonly code?: string | undefined
+  readonly signal?: string | undefined
+  readonly exitCode?: number | undefined
+  readonly stdout: Uint8Array
+  readonly stderr: Uint8Array
+  readonly cause?: unknown
+}
+
+function answerOf(result: ExecutionResult, { command, program, maxOutputBytes }: Execution): string {
+  const fail = (kind: NixFailure, found: string, needed: string): NixError => new NixError(kind, `Cannot run ${command}: found ${found}, needed ${needed}`, { cause: result.cause })
+  if (result.isMaxBuffer) throw fail('bad-output', `more than ${maxOutputBytes} bytes of output`, 'less')
+  if (result.code === 'ENOENT') throw fail('missing', `no program ${program}`, 'Nix')
+  if (result.code === 'EACCES') throw fail('permission', `that ${program} may not be run`, 'the right to run it')
+  if (result.code !== undefined) throw fail('failed', `the system error ${result.code}`, `to start ${program}`)
+  const said = whatNixSaid(Buffer.from(result.stderr).toString('utf8'))
+  if (result.signal !== undefined) throw fail('killed', `that ${result.signal} ended it (it said: ${said})`, 'an answer')
+  if (result.exitCode !== 0) throw fail(classifyMessage(said), `exit code ${result.exitCode ?? 'unknown'} and ${said}`, 'an answer')
+  try {
+    return new TextDecoder('utf-8', { fatal: true }).decode(result.stdout)
+  } catch {
+    throw fail('bad-output', 'bytes that are not UTF-8', 'text')
+  }
+}
+
+/** Lets go of a process that was told to end, and ends what it left behind in its group. */
+function abandon(child: ChildProcess): void {
+  child.stdout?.destroy()
+  child.stderr?.destroy()
+  child.unref()
+  if (child.pid === undefined) return
+  try {
+    process.kill(-child.pid, 'SIGKILL')
+  } catch {
+    // The whole group is gone, as it should be.
+  }
+}
