@@ -2,11 +2,11 @@ import { mkdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { NarHash } from '../../src/image/nar-hash.ts'
 
-/** Makes the tree of an image: it is whole when its last file is there. `tree` must not exist. */
-export async function makeTree(tree: string, narHash: NarHash): Promise<void> {
+/** Makes the tree of an image, or half of it: it is whole when its last file is there. */
+export async function makeTree(tree: string, narHash: NarHash, part: 'half' | 'whole' = 'whole'): Promise<void> {
   await mkdir(join(tree, 'boot'), { recursive: true })
   await writeFile(join(tree, 'boot', 'kernel'), 'kernel')
-  await writeFile(join(tree, 'whole'), narHash.toNix32())
+  if (part === 'whole') await writeFile(join(tree, 'whole'), narHash.toNix32())
 }
 
 /** Whether a tree is the whole tree of an image: what stands for the verify pipeline here. */
