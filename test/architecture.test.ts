@@ -50,7 +50,7 @@ const RULES = {
   tasks: {
     files: ['tasks/'],
     own: ['errors', 'limits', 'log', 'config', 'image', 'nar', 'nix formats', 'nix command', 'store', 'verify', 'p2p', 'control api'],
-    outside: ['node:*', 'it-pipe'],
+    outside: ['node:*', 'it-pipe', 'zod'],
   },
 
   'control api': { files: ['control/api.ts'], own: ['errors', 'limits', 'image'], outside: ['zod'] },
