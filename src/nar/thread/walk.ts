@@ -1,9 +1,9 @@
 import { closeSync, lstatSync, openSync, readdirSync, readlinkSync, type Stats } from 'node:fs'
 import { resolve } from 'node:path'
-import { NarvikError } from '../errors.ts'
-import { showBytes } from '../image/entry.ts'
-import { type Listing, ListingBuilder, ListingProblem } from '../image/listing.ts'
-import { changedError, checkProc, OPEN_DIRECTORY, pathIn, treeError } from './directory.ts'
+import { NarvikError } from '../../errors.ts'
+import { showBytes } from '../../image/entry.ts'
+import { type Listing, ListingBuilder, ListingProblem } from '../../image/listing.ts'
+import { changedError, checkProc, OPEN_DIRECTORY, pathIn, treeError } from '../directory.ts'
 
 /**
  * The listing of the tree at `root`, by a walk that reads no contents and follows no symlink. It does not wait for anything, so it is for a

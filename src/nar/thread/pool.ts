@@ -1,36 +1,36 @@
 import { Worker } from 'node:worker_threads'
-import { type ErrorCode, NarvikError } from '../errors.ts'
-import { Listing, type ListingColumns } from '../image/listing.ts'
+import { type ErrorCode, NarvikError } from '../../errors.ts'
+import type { ListingColumns } from '../../image/listing.ts'
 
-export interface TreeJob {
-  readonly root: string
-  /** Whether the contents are hashed too. */
-  readonly hash: boolean
-  /** Shared: other than 0 once nobody waits for the answer. */
-  readonly cancelled: Int32Array<SharedArrayBuffer>
+/** What can be done with the tree at `root`. */
+export type TreeTask =
+  | { readonly task: 'scan' | 'hash' | 'seal' | 'remove', readonly root: string }
+  | { readonly task: 'copy', readonly root: string, readonly to: string }
+  | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
+
+/** A task, and a shared number that is other than 0 once nobody waits for the answer. */
+export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer> }
+
+export interface TreeResult {
+  readonly columns?: ListingColumns
+  readonly narSize?: number
+  /** SHA-256 of the NAR. */
+  readonly digest?: Uint8Array
 }
 
 export type TreeReply =
   | { readonly kind: 'progress', readonly bytes: number }
-  | { readonly kind: 'done', readonly columns: ListingColumns, readonly narSize: number, readonly digest: Uint8Array }
+  | { readonly kind: 'done', readonly result: TreeResult }
   | { readonly kind: 'failed', readonly code: ErrorCode, readonly message: string, readonly hint: string | undefined }
   | { readonly kind: 'cancelled' }
 
-export interface TreeResult {
-  readonly listing: Listing
-  readonly narSize: number
-  /** SHA-256 of the NAR; empty where it was not asked for. */
-  readonly digest: Uint8Array
-}
-
-interface ThreadOptions {
-  readonly hash: boolean
+export interface TreeTaskOptions {
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((bytesSoFar: number) => void) | undefined
 }
 
-/** Walks, and where it is asked for hashes, the tree at `root` in another thread. */
-export async function runTreeJob(root: string, { hash, signal, onProgress }: ThreadOptions): Promise<TreeResult> {
+/** Has a task done in another thread, so that this one stays free. @throws what the task throws, or the reason of `signal`. */
+export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOptions): Promise<TreeResult> {
   signal?.throwIfAborted()
   const worker = await takeWorker()
   const cancelled = new Int32Array(new SharedArrayBuffer(4))
@@ -38,28 +38,23 @@ export async function runTreeJob(root: string, { hash, signal, onProgress }: Thr
   signal?.addEventListener('abort', cancel)
   if (signal?.aborted === true) cancel()
   try {
-    const reply = await ask(worker, { root, hash, cancelled }, onProgress)
-    if (reply.kind === 'cancelled') signal?.throwIfAborted()
+    const reply = await ask(worker, { ...task, cancelled }, onProgress)
+    if (reply.kind === 'done') return reply.result
     if (reply.kind === 'failed') throw new NarvikError(reply.code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint })
-    if (reply.kind !== 'done') throw new NarvikError('internal', `Cannot hash ${root}: found the reply '${reply.kind}', needed 'done'`)
-    return { listing: new Listing(reply.columns), narSize: reply.narSize, digest: reply.digest }
+    signal?.throwIfAborted()
+    throw new NarvikError('internal', `Cannot ${task.task} ${task.root}: found the reply '${reply.kind}', needed 'done'`)
   } finally {
     signal?.removeEventListener('abort', cancel)
     giveBack(worker)
   }
 }
 
-/** A thread for hashing one image while another is walked; more would only fight for the disk and the cores. */
-const MAX_WORKERS = 2
+/** More would only fight for the disk and the cores; each takes some 10 MB. */
+const MAX_WORKERS = 3
 /** Milliseconds that a thread without work is kept: starting one takes some 50. */
 const IDLE_MS = 5000
 
-interface Idle {
-  readonly worker: Worker
-  readonly timer: NodeJS.Timeout
-}
-
-const idle: Idle[] = []
+const idle: { readonly worker: Worker, readonly timer: NodeJS.Timeout }[] = []
 const waiting: ((worker: Worker) => void)[] = []
 const dead = new WeakSet<Worker>()
 let workers = 0
@@ -76,7 +71,7 @@ async function takeWorker(): Promise<Worker> {
 }
 
 function startWorker(): Worker {
-  const worker = new Worker(new URL('./tree-worker.ts', import.meta.url))
+  const worker = new Worker(new URL('./worker.ts', import.meta.url))
   workers++
   worker.once('exit', () => {
     workers--
@@ -85,6 +80,8 @@ function startWorker(): Worker {
     if (at >= 0) clearTimeout(idle.splice(at, 1)[0]?.timer)
     if (workers < MAX_WORKERS) waiting.shift()?.(startWorker())
   })
+  // Whoever waits for an answer has a listener of his own; without this one an error between two jobs would end the process.
+  worker.on('error', () => undefined)
   return worker
 }
 
@@ -112,7 +109,7 @@ function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => 
     }
     const onError = (cause: unknown): void => {
       done()
-      reject(new NarvikError('internal', `Cannot hash ${job.root}: found that its thread failed, needed an answer`, { cause }))
+      reject(new NarvikError('internal', `Cannot ${job.task} ${job.root}: found that the thread for it failed, needed an answer`, { cause }))
     }
     const onExit = (): void => { onError(new Error('The thread ended')) }
     worker.on('message', onMessage).on('error', onError).on('exit', onExit)

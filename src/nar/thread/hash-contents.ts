@@ -1,9 +1,9 @@
 import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, read, readSync } from 'node:fs'
-import { NarvikError } from '../errors.ts'
-import type { Listing } from '../image/listing.ts'
-import { changedError, OPEN_FILE, TreeCursor } from './directory.ts'
-import { MAX_FRAME_BYTES, writeHead, writeTail } from './framing.ts'
+import { NarvikError } from '../../errors.ts'
+import type { Listing } from '../../image/listing.ts'
+import { changedError, OPEN_FILE, TreeCursor } from '../directory.ts'
+import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
 
 /**
  * The SHA-256 of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread: small files are read without
