@@ -3,6 +3,7 @@ import { chmod, lstat, mkdir, readdir, readFile, readlink, rename, symlink, writ
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { NarvikError } from '../../../src/errors.ts'
 import { MAX_PROGRESS_BYTES } from '../../../src/limits.ts'
 import { Content } from '../../../src/store/content.ts'
 import { someHash, someStorePath } from '../../helpers/images.ts'
@@ -98,6 +99,19 @@ describe('a tree', () => {
     expect(await isWhole(content.quarantineTree(narHash), narHash)).toBe(true)
     expect(await readdir(join(content.dataDir, 'images'))).toEqual([])
     expect(await content.readProgress(narHash)).toBeUndefined()
+  })
+
+  test('is back in quarantine when nobody can claim it', async () => {
+    const content = await openContent()
+    await receive(content)
+    await content.writeProgress(narHash, { offset: 10 })
+    const claim = (): never => { throw new NarvikError('disk-full', 'Cannot claim it') }
+    await expect(content.publishWith(narHash, claim)).rejects.toMatchObject({ code: 'disk-full', message: 'Cannot claim it' })
+    expect(await isWhole(content.quarantineTree(narHash), narHash)).toBe(true)
+    expect(await content.readProgress(narHash)).toEqual({ offset: 10 })
+    expect(await readdir(join(content.dataDir, 'images'))).toEqual([])
+    expect(await content.publishWith(narHash, () => 'claimed')).toBe('claimed')
+    expect(await isWhole(content.imageTree(narHash), narHash)).toBe(true)
   })
 
   test('may be a file, a symlink or nothing at all', async () => {

@@ -6,7 +6,7 @@ import { STATES } from '../../../src/image/states.ts'
 import type { ImageState } from '../../../src/image/states.ts'
 import { silentLogger } from '../../../src/log.ts'
 import { Catalog } from '../../../src/store/catalog.ts'
-import type { ImagePlace } from '../../../src/store/image-row.ts'
+import type { ImagePlace, ImageSource } from '../../../src/store/image-row.ts'
 import { reconcile } from '../../../src/store/reconcile.ts'
 import type { ReconcileReport } from '../../../src/store/reconcile.ts'
 import { someHash, someMetadata, WAY_TO } from '../../helpers/images.ts'
@@ -17,12 +17,12 @@ import { temporaryDirectory } from '../../helpers/temporary.ts'
 import { makeTree } from '../../helpers/tree.ts'
 
 const narHash = someHash('image')
-const NOTHING: ReconcileReport = { interrupted: [], withdrawn: [], damaged: [], missing: [], takenUp: [], removed: [], relinked: [], foreign: [] }
+const NOTHING: ReconcileReport = { interrupted: [], dropped: [], withdrawn: [], damaged: [], missing: [], takenUp: [], removed: [], relinked: [], foreign: [] }
 
-interface RowOptions { image?: NarHash, name?: string, place?: ImagePlace, storePath?: string | null }
+interface RowOptions { image?: NarHash, source?: ImageSource, name?: string, place?: ImagePlace, storePath?: string | null }
 
-function addRow({ catalog }: Store, state: ImageState, { image = narHash, name = 'web', place = 'content', storePath = null }: RowOptions = {}): void {
-  catalog.create({ narHash: image, source: 'fetch', place, name })
+function addRow({ catalog }: Store, state: ImageState, { image = narHash, source = 'fetch', name = 'web', place = 'content', storePath = null }: RowOptions = {}): void {
+  catalog.create({ narHash: image, source, place, name })
   catalog.describe(image, someMetadata(image, { storePath }), null)
   for (const event of WAY_TO[state]) catalog.transition(image, event, { reason: 'test' })
 }
@@ -71,6 +71,20 @@ describe('an image that was being received', () => {
     expect(await store.content.readProgress(narHash)).toEqual({ offset: 10 })
     expect(await readdir(store.content.quarantineTree(narHash))).toContain('whole')
   })
+})
+
+describe('an import that was not finished', () => {
+  for (const state of ['wanted', 'receiving'] as const) {
+    test(`and is ${state} is dropped, with its files`, async () => {
+      const store = await openStore()
+      addRow(store, state, { source: 'import' })
+      await addTree(store, 'quarantine')
+      expect(await settle(store)).toEqual({ ...NOTHING, dropped: [narHash], removed: [store.content.quarantineTree(narHash)] })
+      expect(store.catalog.get(narHash)).toBeUndefined()
+      expect(store.catalog.journal(narHash).at(-1)).toMatchObject({ event: 'remove', from: state })
+      expect(await readdir(join(store.dataDir, 'quarantine'))).toEqual([])
+    })
+  }
 })
 
 describe('a tree in sight', () => {
