@@ -76,13 +76,13 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   stack.defer(() => server.stop())
   announcer.announceAll(catalog)
 
-  await notifySystemd('READY=1', { logger })
+  await notifySystemd('ready')
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
   onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
 
   const signal = await ended
   logger.info('stopping', { signal })
-  await notifySystemd('STOPPING=1', { logger })
+  await notifySystemd('stopping')
   return 0
 }
 

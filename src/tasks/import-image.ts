@@ -28,7 +28,6 @@ export interface ImportRequest {
  * is copied (or added to the Nix store, where the settings say so), so that what was proven can't change afterwards.
  */
 export async function importImage(context: TaskContext, request: ImportRequest): Promise<ImageRow> {
-  if (request.name !== undefined) checkName(context.catalog, request.name)
   const path = await resolveSource(context, request.path)
   const listing = await scanTree(path, signalOf(request))
   const facts = await askNix(context, path, request.signal)
@@ -96,6 +95,7 @@ async function record(context: TaskContext, request: ImportRequest, finding: Fin
   const job = await context.jobs.run('import', narHash, async () => {
     const known = context.catalog.get(narHash)
     if (known?.state === 'verified') return rename(context, known, request.name)
+    if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
     await clearTheWay(context, narHash)
     return settle(context, await quarantine(context, request, finding), finding.proof)
   })

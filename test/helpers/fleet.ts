@@ -9,7 +9,7 @@ import { ControlClient } from '../../src/control/client.ts'
 import { removeTree } from '../../src/nar/remove.ts'
 
 const ROOT = new URL('../..', import.meta.url).pathname
-const CLI = join(ROOT, 'src/cli.ts')
+const NARVIK = join(ROOT, 'bin/narvik')
 /** Milliseconds for a daemon to be ready, or to end; far above what a loaded machine takes. */
 const PATIENCE_MS = 60_000
 
@@ -114,7 +114,7 @@ export class TestDaemon {
 
 /** Runs the command line from this checkout. */
 export async function runCli(args: readonly string[], options: { input?: Uint8Array, env?: Record<string, string> } = {}): Promise<CommandResult> {
-  const { exitCode, stdout, stderr } = await execa(process.execPath, [CLI, ...args], {
+  const { exitCode, stdout, stderr } = await execa(NARVIK, args, {
     reject: false, env: { NO_COLOR: '1', ...options.env }, ...(options.input && { input: options.input }),
   })
   return { exitCode: exitCode ?? -1, stdout, stderr }
@@ -156,10 +156,10 @@ interface Ready {
 }
 
 function spawnDaemon(dir: string, { bootstrap = [], env = {}, user, dataDir }: DaemonOptions): ChildProcess {
-  const args = [CLI, 'daemon', '--json', '--no-mdns', '--data-dir', dataDir ?? join(dir, 'data'), '--socket', join(dir, 'run', 'narvik.sock')]
+  const args = ['daemon', '--json', '--no-mdns', '--data-dir', dataDir ?? join(dir, 'data'), '--socket', join(dir, 'run', 'narvik.sock')]
   for (const { addresses } of bootstrap) args.push(...addresses.flatMap(address => ['--bootstrap', address]))
-  return spawn(process.execPath, args, {
-    env: { ...process.env, NARVIK_LOG_FORMAT: 'text', NARVIK_LOG_LEVEL: 'debug', NARVIK_CONFIG: '', ...env },
+  return spawn(NARVIK, args, {
+    env: { ...process.env, NARVIK_LOG_FORMAT: 'text', NARVIK_LOG_LEVEL: 'debug', NARVIK_CONFIG: '/dev/null', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     ...user,
   })
@@ -178,9 +178,11 @@ async function untilReady(child: ChildProcess, log: () => string): Promise<Ready
     child.once('exit', code => { reject(new Error(`the daemon ended with ${String(code)}:\n${text}${log()}`)) })
     child.stdout?.on('data', (bytes: Buffer) => {
       text += bytes.toString()
-      if (!text.endsWith('}\n')) return
+      if (!text.includes('\n')) return
       clearTimeout(timer)
-      resolve(JSON.parse(text) as Ready)
+      const answer = JSON.parse(text) as Ready | { error: unknown }
+      if ('error' in answer) reject(new Error(text))
+      else resolve(answer)
     })
   })
 }

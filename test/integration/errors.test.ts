@@ -5,7 +5,7 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { ImageJson } from '../../src/control/api.ts'
 import { startFleet, temporaryDirectory, TestDaemon, type CommandResult } from '../helpers/fleet.ts'
-import { makeOddTree } from '../helpers/trees.ts'
+import { makeOddTree } from '../helpers/source-trees.ts'
 
 const UNKNOWN = 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
 

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import type { ImageDetailsJson, ImageJson } from '../../src/control/api.ts'
 import { startFleet, temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
 import { nixHashPath } from '../helpers/real-nix.ts'
-import { makeRawDisk } from '../helpers/trees.ts'
+import { makeRawDisk } from '../helpers/source-trees.ts'
 
 const MIB = 1024 * 1024
 const SIZE = 512 * MIB

@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import type { ImageDetailsJson, ImageJson } from '../../src/control/api.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { startFleet, temporaryDirectory, type TestDaemon } from '../helpers/fleet.ts'
-import { makeRawDisk } from '../helpers/trees.ts'
+import { makeRawDisk } from '../helpers/source-trees.ts'
 
 const MIB = 1024 * 1024
 

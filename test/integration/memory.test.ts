@@ -6,7 +6,7 @@ import { silentLogger } from '../../src/log.ts'
 import { fetchNar } from '../../src/p2p/nar/client.ts'
 import { createNode } from '../../src/p2p/node.ts'
 import { startFleet, temporaryDirectory } from '../helpers/fleet.ts'
-import { makeRawDisk } from '../helpers/trees.ts'
+import { makeRawDisk } from '../helpers/source-trees.ts'
 
 const MIB = 1024 * 1024
 const BUDGET_MIB = 200

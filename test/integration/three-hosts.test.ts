@@ -4,7 +4,7 @@ import { describe, expect, it } from 'vitest'
 import type { ImageJson, StatusJson } from '../../src/control/api.ts'
 import { startFleet, temporaryDirectory } from '../helpers/fleet.ts'
 import { nixHashPath } from '../helpers/real-nix.ts'
-import { makeManyFiles, makeOddTree, makeRawDisk } from '../helpers/trees.ts'
+import { makeManyFiles, makeOddTree, makeRawDisk } from '../helpers/source-trees.ts'
 
 const MIB = 1024 * 1024
 
