@@ -1,7 +1,7 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
-import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { Bans } from './bans.ts'
@@ -12,6 +12,7 @@ import { metaHandler } from './meta/handler.ts'
 import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
+import { Neighbours } from './neighbours.ts'
 import type { ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
 import { DhtRouter } from './router-dht.ts'
@@ -57,10 +58,15 @@ export interface PeerInfo {
   readonly agent: string | null
   readonly connectedSince: Date | null
   readonly banned: boolean
+  /** Exchanges that are going on, in either direction. */
+  readonly streams: number
   /** Bytes of bodies, in each direction, since the node was made. */
   readonly received: number
   readonly sent: number
 }
+
+/** Those that this host serves besides libp2p's own. */
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL]
 
 /**
  * Makes this host's node; it is not started.
@@ -76,17 +82,21 @@ export async function createNode({ logger, source, now }: NodeComponents, init: 
     privateKey, listen: init.listen, mdns: init.mdns ?? false, fleetKey: init.fleetKey, agent: init.agent ?? 'narvik',
   })
   const isBanned = (peerId: string): boolean => bans.has(peerId)
+  const { services: { dht }, peerId } = stack
+  const routingTable = routingTableOf(stack)
+  const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
   const router = new DhtRouter({
-    dht: stack.services.dht, routingTable: routingTableOf(stack), peerId: peerIdFromPrivateKey(privateKey), privateKey, book, logger, isBanned,
+    dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
-  return new P2pNode({ stack, router, mesh, bans, source, logger }, { stallMs: init.stallMs })
+  return new P2pNode({ stack, router, neighbours, mesh, bans, source, logger }, { stallMs: init.stallMs })
 }
 
 interface Parts {
   readonly stack: Stack
   readonly router: DhtRouter
+  readonly neighbours: Neighbours
   readonly mesh: Mesh
   readonly bans: Bans
   readonly source: ImageSource
@@ -100,6 +110,7 @@ export class P2pNode implements StreamOpener {
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
   readonly #traffic = new Map<string, Traffic>()
+  readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
 
   constructor(parts: Parts, { stallMs }: { stallMs: number | undefined }) {
@@ -120,14 +131,21 @@ export class P2pNode implements StreamOpener {
     return this.#parts.router
   }
 
+  /** Peers that this host's DHT knows to answer. */
+  get routingPeers(): number {
+    return routingTableOf(this.#parts.stack).size
+  }
+
   async start(): Promise<void> {
-    const { stack, router, mesh, source, logger } = this.#parts
+    const { stack, router, neighbours, mesh, source, logger } = this.#parts
     const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
+    stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
     router.start()
+    neighbours.start()
     mesh.start()
     try {
       await stack.start()
@@ -139,10 +157,11 @@ export class P2pNode implements StreamOpener {
 
   /** Ends open transfers with `interrupted`, and then the connections. */
   async stop(): Promise<void> {
-    const { stack, router, mesh } = this.#parts
+    const { stack, router, neighbours, mesh } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
     mesh.stop()
-    await stack.unhandle([META_PROTOCOL, NAR_PROTOCOL])
+    neighbours.stop()
+    await stack.unhandle([...PROTOCOLS])
     const served = Promise.allSettled(this.#serving)
     await Promise.race([Promise.all([served, router.stop()]), delay(STOP_TIMEOUT_MS)])
     await stack.stop()
@@ -193,15 +212,26 @@ export class P2pNode implements StreamOpener {
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {
     const signal = caller === undefined ? this.#stopping.signal : AbortSignal.any([caller, this.#stopping.signal])
     signal.throwIfAborted()
+    const release = this.#slotsFor(peerId, protocol).take()
+    if (release === undefined) return 'busy'
     try {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
-      const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit, maxOutboundStreams: MAX_INBOUND_STREAMS })
+      const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit })
+      stream.addEventListener('close', release)
+      if (stream.timeline.close !== undefined) release()
       return { stream, signal, traffic: this.trafficOf(peerId) }
     } catch (error) {
+      release()
       signal.throwIfAborted()
-      if (error instanceof Error && error.name === 'TooManyOutboundProtocolStreamsError') return 'busy'
       throw peerFailed(error, `reach peer ${peerId}`)
     }
+  }
+
+  #slotsFor(peerId: string, protocol: string): Slots {
+    const key = `${peerId} ${protocol}`
+    const slots = this.#outbound.get(key) ?? new Slots(MAX_OUTBOUND_STREAMS)
+    this.#outbound.set(key, slots)
+    return slots
   }
 
   async #handle(protocol: string, handler: StreamHandler): Promise<void> {
@@ -210,7 +240,7 @@ export class P2pNode implements StreamOpener {
       this.#serving.add(serving)
       await serving
       this.#serving.delete(serving)
-    }, { maxInboundStreams: MAX_INBOUND_STREAMS, maxOutboundStreams: MAX_INBOUND_STREAMS })
+    }, { maxInboundStreams: MAX_INBOUND_STREAMS })
   }
 
   #onIdentify({ peerId, agentVersion = '' }: IdentifyResult): void {
@@ -227,6 +257,7 @@ export class P2pNode implements StreamOpener {
       agent: this.#agents.get(peerId) ?? null,
       connectedSince: first === undefined ? null : new Date(first.timeline.open),
       banned: this.#parts.bans.has(peerId),
+      streams: connections.flatMap(({ streams }) => streams).filter(({ protocol }) => PROTOCOLS.includes(protocol)).length,
       ...this.trafficOf(peerId),
     }
   }
