@@ -1,4 +1,5 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
+import type { KadDHT } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
 import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
@@ -7,6 +8,7 @@ import { peerFailed } from './ask.ts'
 import { Bans } from './bans.ts'
 import { checkListen } from './fleet.ts'
 import { newIdentity } from './identity.ts'
+import { Liveness } from './liveness.ts'
 import { Mesh, parseBootstrap } from './mesh.ts'
 import { metaHandler } from './meta/handler.ts'
 import { META_PROTOCOL } from './meta/messages.ts'
@@ -15,6 +17,7 @@ import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
 import type { ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
+import { type RecordStore, RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
 import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
@@ -45,6 +48,8 @@ export interface NodeInit {
   readonly stallMs?: number | undefined
   readonly redialMinMs?: number | undefined
   readonly redialMaxMs?: number | undefined
+  readonly probeIntervalMs?: number | undefined
+  readonly probeTimeoutMs?: number | undefined
 }
 
 export interface PeerInfo {
@@ -83,14 +88,15 @@ export async function createNode({ logger, source, now }: NodeComponents, init: 
   })
   const isBanned = (peerId: string): boolean => bans.has(peerId)
   const { services: { dht }, peerId } = stack
-  const routingTable = routingTableOf(stack)
+  const { routingTable } = insideOf(dht)
   const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
   const router = new DhtRouter({
     dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
-  return new P2pNode({ stack, router, neighbours, mesh, bans, source, logger }, { stallMs: init.stallMs })
+  const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, logger }, init)
 }
 
 interface Parts {
@@ -98,6 +104,7 @@ interface Parts {
   readonly router: DhtRouter
   readonly neighbours: Neighbours
   readonly mesh: Mesh
+  readonly sweep: RecordSweep<unknown>
   readonly bans: Bans
   readonly source: ImageSource
   readonly logger: Logger
@@ -107,15 +114,20 @@ interface Parts {
 export class P2pNode implements StreamOpener {
   readonly #parts: Parts
   readonly #stallMs: number | undefined
+  readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
   readonly #traffic = new Map<string, Traffic>()
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
 
-  constructor(parts: Parts, { stallMs }: { stallMs: number | undefined }) {
+  constructor(parts: Parts, { stallMs, probeIntervalMs, probeTimeoutMs }: Pick<NodeInit, 'stallMs' | 'probeIntervalMs' | 'probeTimeoutMs'>) {
+    const { stack, logger } = parts
     this.#parts = parts
     this.#stallMs = stallMs
+    this.#liveness = new Liveness({
+      libp2p: stack, logger, ping: (peerId, options) => stack.services.ping.ping(peerId, options), trafficOf: peerId => this.trafficOf(peerId),
+    }, { intervalMs: probeIntervalMs, timeoutMs: probeTimeoutMs })
   }
 
   get peerId(): string {
@@ -133,11 +145,11 @@ export class P2pNode implements StreamOpener {
 
   /** Peers that this host's DHT knows to answer. */
   get routingPeers(): number {
-    return routingTableOf(this.#parts.stack).size
+    return insideOf(this.#parts.stack.services.dht).routingTable.size
   }
 
   async start(): Promise<void> {
-    const { stack, router, neighbours, mesh, source, logger } = this.#parts
+    const { stack, router, neighbours, mesh, sweep, source, logger } = this.#parts
     const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
@@ -146,6 +158,8 @@ export class P2pNode implements StreamOpener {
     stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
     router.start()
     neighbours.start()
+    this.#liveness.start()
+    sweep.start()
     mesh.start()
     try {
       await stack.start()
@@ -157,10 +171,12 @@ export class P2pNode implements StreamOpener {
 
   /** Ends open transfers with `interrupted`, and then the connections. */
   async stop(): Promise<void> {
-    const { stack, router, neighbours, mesh } = this.#parts
+    const { stack, router, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
     mesh.stop()
     neighbours.stop()
+    this.#liveness.stop()
+    sweep.stop()
     await stack.unhandle([...PROTOCOLS])
     const served = Promise.allSettled(this.#serving)
     await Promise.race([Promise.all([served, router.stop()]), delay(STOP_TIMEOUT_MS)])
@@ -263,9 +279,14 @@ export class P2pNode implements StreamOpener {
   }
 }
 
-/** The DHT has its table in plain sight, but not in its type. */
-function routingTableOf({ services: { dht } }: Stack): { size: number, addEventListener(type: 'peer:add', listener: () => void): void } {
-  return (dht as unknown as { routingTable: ReturnType<typeof routingTableOf> }).routingTable
+interface DhtInside {
+  readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
+  readonly components: { readonly datastore: RecordStore<unknown> }
+}
+
+/** The DHT has its table and its store in plain sight, but not in its type. */
+function insideOf(dht: KadDHT): DhtInside {
+  return dht as unknown as DhtInside
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {

@@ -113,6 +113,17 @@ describe('a host that goes', () => {
     expect(streamsOf(node)).toBe(0)
   })
 
+  it('frozen while nothing is asked of it: its connections end, and it comes back when it wakes', async () => {
+    const { child, addresses } = await startProcess({ listen: [LOOPBACK] }, 0)
+    const node = await startNode({ bootstrap: addresses, probeIntervalMs: 100, probeTimeoutMs: 100 })
+    const peerId = addresses[0]?.split('/').at(-1) ?? ''
+    await node.waitForPeer(peerId, { signal: signal() })
+    child.kill('SIGSTOP')
+    await vi.waitFor(() => { expect(node.peers()).toEqual([]) }, { timeout: PATIENCE_MS })
+    child.kill('SIGCONT')
+    await node.waitForPeer(peerId, { signal: signal() })
+  })
+
   it('stopped: its own transfers are interrupted, those of others have a failed peer', async () => {
     const source = new MadeUpSource(HASH, GIB)
     const a = await startNode({}, { source })
