@@ -41,6 +41,8 @@ export const STREAM_STALL_MS = 20 * SECOND
 export const DIAL_TIMEOUT_MS = 10 * SECOND
 /** Streams of one protocol that one peer may have open to this host. */
 export const MAX_INBOUND_STREAMS = 16
+/** Streams of one protocol that this host opens to one peer: fewer, as the other end sees later that one has ended. */
+export const MAX_OUTBOUND_STREAMS = 8
 /** NAR streams served to all peers at once; the next asker is answered `busy`. */
 export const MAX_SERVED_STREAMS = 64
 /** Bytes of one signed record in the DHT. */

@@ -27,8 +27,9 @@ interface Target {
   peerId: string | undefined
   /** Milliseconds of the last wait. */
   waitMs: number
-  /** When to dial again, and when the peer was last there: both of the monotonic clock. */
+  /** When to dial again, when the peer came, and when it was last there: all of the monotonic clock. */
   dueAt: number
+  connectedAt: number
   seenAt: number
   dialling: boolean
 }
@@ -57,7 +58,7 @@ export class Mesh {
   start(): void {
     const { libp2p } = this.#components
     libp2p.addEventListener('peer:discovery', ({ detail: { id } }) => { this.#hearOf(id) })
-    libp2p.addEventListener('peer:connect', ({ detail: id }) => { this.#hearOf(id) })
+    libp2p.addEventListener('peer:connect', ({ detail: id }) => { this.#onConnected(id) })
     libp2p.addEventListener('peer:disconnect', ({ detail: id }) => { this.#onLost(id.toString()) })
     this.#schedule()
   }
@@ -77,11 +78,20 @@ export class Mesh {
     this.#schedule()
   }
 
+  #onConnected(id: PeerId): void {
+    this.#hearOf(id)
+    for (const target of this.#targets.values()) {
+      if (target.peerId === id.toString()) target.connectedAt = performance.now()
+    }
+  }
+
   #onLost(peerId: string): void {
     for (const target of this.#targets.values()) {
       if (target.peerId !== peerId) continue
-      target.seenAt = performance.now()
-      target.waitMs = 0
+      const now = performance.now()
+      // Who lets us in and throws us out at once is not dialled as often as that.
+      if (now - target.connectedAt > this.#maxMs) target.waitMs = 0
+      target.seenAt = now
       this.#wait(target)
     }
     this.#schedule()
@@ -89,7 +99,7 @@ export class Mesh {
 
   #add(key: string, dial: PeerId | Multiaddr, peerId: string | undefined, bootstrap: boolean): void {
     const now = performance.now()
-    this.#targets.set(key, { key, dial, bootstrap, peerId, waitMs: 0, dueAt: now, seenAt: now, dialling: false })
+    this.#targets.set(key, { key, dial, bootstrap, peerId, waitMs: 0, dueAt: now, connectedAt: now, seenAt: now, dialling: false })
   }
 
   /** Half of each wait is random, so that a fleet that lost its bootstrap peer doesn't come back in one moment. */
@@ -132,7 +142,6 @@ export class Mesh {
       const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
       const connection = await libp2p.dial(target.dial, { signal })
       target.peerId = connection.remotePeer.toString()
-      target.waitMs = 0
       logger.debug('connected to a peer', { peerId: target.peerId })
     } catch (error) {
       const first = target.waitMs === 0

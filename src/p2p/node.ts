@@ -1,19 +1,23 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
-import { peerIdFromPrivateKey, peerIdFromString } from '@libp2p/peer-id'
+import type { KadDHT } from '@libp2p/kad-dht'
+import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { Bans } from './bans.ts'
 import { checkListen } from './fleet.ts'
 import { newIdentity } from './identity.ts'
+import { Liveness } from './liveness.ts'
 import { Mesh, parseBootstrap } from './mesh.ts'
 import { metaHandler } from './meta/handler.ts'
 import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
+import { Neighbours } from './neighbours.ts'
 import type { ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
+import { type RecordStore, RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
 import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
@@ -44,6 +48,8 @@ export interface NodeInit {
   readonly stallMs?: number | undefined
   readonly redialMinMs?: number | undefined
   readonly redialMaxMs?: number | undefined
+  readonly probeIntervalMs?: number | undefined
+  readonly probeTimeoutMs?: number | undefined
 }
 
 export interface PeerInfo {
@@ -57,10 +63,15 @@ export interface PeerInfo {
   readonly agent: string | null
   readonly connectedSince: Date | null
   readonly banned: boolean
+  /** Exchanges that are going on, in either direction. */
+  readonly streams: number
   /** Bytes of bodies, in each direction, since the node was made. */
   readonly received: number
   readonly sent: number
 }
+
+/** Those that this host serves besides libp2p's own. */
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL]
 
 /**
  * Makes this host's node; it is not started.
@@ -76,18 +87,24 @@ export async function createNode({ logger, source, now }: NodeComponents, init: 
     privateKey, listen: init.listen, mdns: init.mdns ?? false, fleetKey: init.fleetKey, agent: init.agent ?? 'narvik',
   })
   const isBanned = (peerId: string): boolean => bans.has(peerId)
+  const { services: { dht }, peerId } = stack
+  const { routingTable } = insideOf(dht)
+  const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
   const router = new DhtRouter({
-    dht: stack.services.dht, routingTable: routingTableOf(stack), peerId: peerIdFromPrivateKey(privateKey), privateKey, book, logger, isBanned,
+    dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
-  return new P2pNode({ stack, router, mesh, bans, source, logger }, { stallMs: init.stallMs })
+  const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, logger }, init)
 }
 
 interface Parts {
   readonly stack: Stack
   readonly router: DhtRouter
+  readonly neighbours: Neighbours
   readonly mesh: Mesh
+  readonly sweep: RecordSweep<unknown>
   readonly bans: Bans
   readonly source: ImageSource
   readonly logger: Logger
@@ -97,14 +114,20 @@ interface Parts {
 export class P2pNode implements StreamOpener {
   readonly #parts: Parts
   readonly #stallMs: number | undefined
+  readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
   readonly #traffic = new Map<string, Traffic>()
+  readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
 
-  constructor(parts: Parts, { stallMs }: { stallMs: number | undefined }) {
+  constructor(parts: Parts, { stallMs, probeIntervalMs, probeTimeoutMs }: Pick<NodeInit, 'stallMs' | 'probeIntervalMs' | 'probeTimeoutMs'>) {
+    const { stack, logger } = parts
     this.#parts = parts
     this.#stallMs = stallMs
+    this.#liveness = new Liveness({
+      libp2p: stack, logger, ping: (peerId, options) => stack.services.ping.ping(peerId, options), trafficOf: peerId => this.trafficOf(peerId),
+    }, { intervalMs: probeIntervalMs, timeoutMs: probeTimeoutMs })
   }
 
   get peerId(): string {
@@ -120,14 +143,23 @@ export class P2pNode implements StreamOpener {
     return this.#parts.router
   }
 
+  /** Peers that this host's DHT knows to answer. */
+  get routingPeers(): number {
+    return insideOf(this.#parts.stack.services.dht).routingTable.size
+  }
+
   async start(): Promise<void> {
-    const { stack, router, mesh, source, logger } = this.#parts
+    const { stack, router, neighbours, mesh, sweep, source, logger } = this.#parts
     const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
+    stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
     router.start()
+    neighbours.start()
+    this.#liveness.start()
+    sweep.start()
     mesh.start()
     try {
       await stack.start()
@@ -139,10 +171,13 @@ export class P2pNode implements StreamOpener {
 
   /** Ends open transfers with `interrupted`, and then the connections. */
   async stop(): Promise<void> {
-    const { stack, router, mesh } = this.#parts
+    const { stack, router, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
     mesh.stop()
-    await stack.unhandle([META_PROTOCOL, NAR_PROTOCOL])
+    neighbours.stop()
+    this.#liveness.stop()
+    sweep.stop()
+    await stack.unhandle([...PROTOCOLS])
     const served = Promise.allSettled(this.#serving)
     await Promise.race([Promise.all([served, router.stop()]), delay(STOP_TIMEOUT_MS)])
     await stack.stop()
@@ -205,15 +240,26 @@ export class P2pNode implements StreamOpener {
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {
     const signal = caller === undefined ? this.#stopping.signal : AbortSignal.any([caller, this.#stopping.signal])
     signal.throwIfAborted()
+    const release = this.#slotsFor(peerId, protocol).take()
+    if (release === undefined) return 'busy'
     try {
       const limit = AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
-      const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit, maxOutboundStreams: MAX_INBOUND_STREAMS })
+      const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit })
+      stream.addEventListener('close', release)
+      if (stream.timeline.close !== undefined) release()
       return { stream, signal, traffic: this.trafficOf(peerId) }
     } catch (error) {
+      release()
       signal.throwIfAborted()
-      if (error instanceof Error && error.name === 'TooManyOutboundProtocolStreamsError') return 'busy'
       throw peerFailed(error, `reach peer ${peerId}`)
     }
+  }
+
+  #slotsFor(peerId: string, protocol: string): Slots {
+    const key = `${peerId} ${protocol}`
+    const slots = this.#outbound.get(key) ?? new Slots(MAX_OUTBOUND_STREAMS)
+    this.#outbound.set(key, slots)
+    return slots
   }
 
   async #handle(protocol: string, handler: StreamHandler): Promise<void> {
@@ -222,7 +268,7 @@ export class P2pNode implements StreamOpener {
       this.#serving.add(serving)
       await serving
       this.#serving.delete(serving)
-    }, { maxInboundStreams: MAX_INBOUND_STREAMS, maxOutboundStreams: MAX_INBOUND_STREAMS })
+    }, { maxInboundStreams: MAX_INBOUND_STREAMS })
   }
 
   #onIdentify({ peerId, agentVersion = '' }: IdentifyResult): void {
@@ -239,14 +285,20 @@ export class P2pNode implements StreamOpener {
       agent: this.#agents.get(peerId) ?? null,
       connectedSince: first === undefined ? null : new Date(first.timeline.open),
       banned: this.#parts.bans.has(peerId),
+      streams: connections.flatMap(({ streams }) => streams).filter(({ protocol }) => PROTOCOLS.includes(protocol)).length,
       ...this.trafficOf(peerId),
     }
   }
 }
 
-/** The DHT has its table in plain sight, but not in its type. */
-function routingTableOf({ services: { dht } }: Stack): { size: number, addEventListener(type: 'peer:add', listener: () => void): void } {
-  return (dht as unknown as { routingTable: ReturnType<typeof routingTableOf> }).routingTable
+interface DhtInside {
+  readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
+  readonly components: { readonly datastore: RecordStore<unknown> }
+}
+
+/** The DHT has its table and its store in plain sight, but not in its type. */
+function insideOf(dht: KadDHT): DhtInside {
+  return dht as unknown as DhtInside
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {

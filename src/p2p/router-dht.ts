@@ -141,7 +141,7 @@ export class DhtRouter implements ContentRouter {
     await Promise.all([this.#lookUp(peerId, narHash, signal), remember(provider)])
     const record = book.newest(peerId, narHash)
     if (record?.status === 'withdrawn') return undefined
-    const found = { peerId, addresses: provider.multiaddrs.map(String) }
+    const found = { peerId, addresses: [...new Set(provider.multiaddrs.map(String))] }
     if (record === undefined) return found
     return { ...found, record: { narHash, narSize: record.narSize, manifestDigest: record.manifestDigest } }
   }

@@ -111,9 +111,9 @@ describe('a reader that stalls', () => {
   })
 
   it('does not keep a stream whose body is never read', async () => {
-    const { opener, streams } = connectTo(handlerOf(new MadeUpSource(HASH, 1000)))
-    await fetchNar(opener, 'peer', HASH, 0, 1000, { stallMs: 30 })
-    await expectClosed(...streams.map(({ near }) => near))
+    const { opener, streams } = connectTo(handlerOf(new MadeUpSource(HASH, 40 * MIB)))
+    await fetchNar(opener, 'peer', HASH, 0, 40 * MIB, { stallMs: 30 })
+    await expectClosed(...streams.flatMap(({ near, far }) => [near, far]))
   })
 
   it('is not taken for a peer that stalls', async () => {
