@@ -110,7 +110,9 @@ class ProgressBar {
     if (!this.#shown || (progress.phase === this.#phase && now - this.#drawnAt < 100)) return
     this.#drawnAt = now
     this.#phase = progress.phase
-    stderr.write(`\r\x1b[K${progressLine(progress, stderr.columns - 1)}`)
+    // A terminal that doesn't know its width says 0.
+    const columns = stderr.columns > 0 ? stderr.columns : 80
+    stderr.write(`\r\x1b[K${progressLine(progress, columns - 1)}`)
   }
 
   clear(): void {

@@ -18,6 +18,12 @@ export async function notifySystemd(event: 'ready' | 'stopping', env: NodeJS.Pro
   try {
     await promisify(execFile)('systemd-notify', [assignment], { env, timeout: NOTIFY_TIMEOUT_MS })
   } catch (error) {
-    throw new NarvikError('io-error', `Cannot tell systemd ${assignment}: found ${messageOf(error).split('\n')[0] ?? ''}, needed systemd-notify to send it`, { cause: error, hint: 'Put systemd-notify on the PATH of the service' })
+    throw new NarvikError('io-error', `Cannot tell systemd ${assignment}: found "${lastWords(error)}", needed systemd-notify to send it`, { cause: error, hint: 'Put systemd-notify on the PATH of the service' })
   }
+}
+
+/** What the program itself said, where it ran at all. */
+function lastWords(error: unknown): string {
+  const said = error instanceof Error && 'stderr' in error && typeof error.stderr === 'string' ? error.stderr.trim() : ''
+  return (said === '' ? messageOf(error) : said).split('\n')[0] ?? ''
 }

@@ -22,8 +22,8 @@ export function progressLine(progress: Progress, columns: number): string {
     phase === 'finding' || phase === 'receiving' ? plural(peers.length, 'peer') : undefined,
   ].filter(part => part !== undefined)
   while (parts.length > 1 && parts.join('  ').length > columns) parts.pop()
-  const room = columns - parts.join('  ').length - 4
-  if (share !== undefined && room >= 10) parts.splice(1, 0, drawBar(share, Math.min(room, 40)))
+  const room = columns - parts.join('  ').length - 2
+  if (share !== undefined && room >= 8) parts.splice(1, 0, drawBar(share, Math.min(room, 40)))
   return parts.join('  ').slice(0, columns)
 }
 

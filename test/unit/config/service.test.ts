@@ -66,8 +66,8 @@ describe('the notification', () => {
   })
 
   test('that fails, or can not be sent, is an error', async () => {
-    const { env } = await fakeNotify('exit 1')
-    await expect(notifySystemd('ready', env)).rejects.toMatchObject({ code: 'io-error' })
+    const { env } = await fakeNotify('echo Connection refused >&2; exit 1')
+    await expect(notifySystemd('ready', env)).rejects.toMatchObject({ code: 'io-error', message: 'Cannot tell systemd READY=1: found "Connection refused", needed systemd-notify to send it' })
     await expect(notifySystemd('ready', { ...env, PATH: await temporaryDirectory() })).rejects.toThrow(/READY=1: found .*ENOENT/)
   })
 })
