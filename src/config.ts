@@ -247,6 +247,8 @@ function unknownKey(found: string, place: string, known: readonly string[]): Nar
 }
 
 function nearest(text: string, known: readonly string[]): string {
+  const inside = known.find(key => key.startsWith(`${text}.`))
+  if (inside !== undefined) return inside
   const distances = known.map(key => ({ key, distance: Math.min(editDistance(text, key), editDistance(text, key.split('.').at(-1) ?? key) + 1) }))
   return distances.reduce((best, next) => next.distance < best.distance ? next : best).key
 }

@@ -32,8 +32,8 @@ export class StreamReader {
       if (error !== undefined) this.#onError(error)
       else if (stream.readableEnded) this.#onEnd()
     })
-    if (stream.readableEnded) this.#ended = true
-    else if (stream.status === 'reset' || stream.status === 'aborted') this.#error = new Error(`the stream was ${stream.status} at once`)
+    if (stream.status === 'reset' || stream.status === 'aborted') this.#error = new Error(`the stream was ${stream.status} at once`)
+    else if (stream.readableEnded) this.#ended = true
   }
 
   /** Bytes that came in so far, taken or not. */
@@ -92,6 +92,8 @@ export class StreamReader {
   }
 
   #onEnd(): void {
+    // A reset ends the stream too, and 'close' then tells of it.
+    if (this.#stream.status === 'reset' || this.#stream.status === 'aborted') return
     this.#ended = true
     this.#notify()
   }

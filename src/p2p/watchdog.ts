@@ -45,7 +45,10 @@ export class Watchdog {
     }, timeoutMs)
     timer.unref()
     try {
-      return await step
+      const result = await step
+      // Some steps of an aborted stream end as if they had been done.
+      if (this.reason !== undefined) throw this.reason as Error
+      return result
     } finally {
       clearTimeout(timer)
     }

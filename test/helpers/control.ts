@@ -1,6 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
 import { connect } from 'node:net'
-import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { silentLogger } from '../../src/log.ts'
@@ -8,12 +6,7 @@ import type { Tasks } from '../../src/control/api.ts'
 import { ControlClient } from '../../src/control/client.ts'
 import { createControlServer, type ControlServer, type ControlServerInit } from '../../src/control/server.ts'
 import { fakeTasks } from './fake-tasks.ts'
-
-export async function temporaryDirectory(): Promise<string> {
-  const directory = await mkdtemp(join(tmpdir(), 'narvik-'))
-  onTestFinished(() => rm(directory, { recursive: true, force: true }))
-  return directory
-}
+import { temporaryDirectory } from './temporary.ts'
 
 /** A control server with its client; both are gone when the test is. */
 export async function startControl(overrides: Partial<Tasks> = {}, init: Partial<ControlServerInit> = {}): Promise<{ socket: string, server: ControlServer, client: ControlClient }> {

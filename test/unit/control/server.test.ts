@@ -10,7 +10,8 @@ import type { Progress } from '../../../src/control/api.ts'
 import { ControlClient } from '../../../src/control/client.ts'
 import { createControlServer } from '../../../src/control/server.ts'
 import { fakeTasks, goodImage, GOOD_HASH, someProgress } from '../../helpers/fake-tasks.ts'
-import { startControl, talkRaw, temporaryDirectory } from '../../helpers/control.ts'
+import { startControl, talkRaw } from '../../helpers/control.ts'
+import { temporaryDirectory } from '../../helpers/temporary.ts'
 
 const STORE_PATH = '/nix/store/7rjj9b0l7h6jr5qd6y4wz2g1xk8v0lgn-web-1.0'
 
