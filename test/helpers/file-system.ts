@@ -4,6 +4,7 @@ import { syncBuiltinESMExports } from 'node:module'
 /** One step that changes, or could fail to change, what is on disk. */
 export interface Step {
   readonly call: string
+  /** The first argument; empty for a call on an open file. */
   readonly path: string
 }
 
@@ -17,7 +18,8 @@ type Patched = Record<string, Anything>
 export async function watchSteps(before: (step: Step) => void, work: () => Promise<void>): Promise<void> {
   const functions = promises as unknown as Patched
   const handle = await handlePrototype()
-  const undo = [...CALLS.map(call => patch(functions, call, before)), ...HANDLE_CALLS.map(call => patch(handle, call, before))]
+  const onHandle = ({ call }: Step): void => { before({ call, path: '' }) }
+  const undo = [...CALLS.map(call => patch(functions, call, before)), ...HANDLE_CALLS.map(call => patch(handle, call, onHandle))]
   syncBuiltinESMExports()
   try {
     await work()
