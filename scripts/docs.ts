@@ -37,7 +37,7 @@ what a script may rely on; the message and the hint are for people. \`narvik\` e
 answers with the HTTP status, and both give the same document:
 
 \`\`\`json
-{"error":{"code":"not-found","message":"Cannot show web: found no such image in the catalog, needed one","hint":"narvik list shows the images"}}
+{"error":{"code":"not-found","message":"Cannot find web: found no such image in the catalog, needed the NAR hash, store path or name of one","hint":"See \`narvik list\` for what this host has"}}
 \`\`\`
 
 ${row(['code', 'exit', 'http', 'meaning'])}

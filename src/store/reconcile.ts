@@ -179,9 +179,14 @@ async function settleStrays({ catalog, content, logger, report }: Collaborators,
 
 async function removeLeftovers({ logger, report }: Collaborators, inventory: Inventory): Promise<void> {
   for (const path of inventory.leftovers) {
-    await removeTree(path)
-    report.removed.push(path)
-    logger.debug('Removed a leftover', { path })
+    try {
+      await removeTree(path)
+      report.removed.push(path)
+      logger.debug('Removed a leftover', { path })
+    } catch (error) {
+      // It is in nobody's way but for its bytes: no reason not to start.
+      logger.warn('Could not remove a leftover', { path, error: messageOf(error) })
+    }
   }
   for (const path of inventory.foreign) {
     report.foreign.push(path)
