@@ -1,0 +1,236 @@
+import { z } from 'zod'
+import { ERROR_CODES, type ErrorCode } from '../errors.ts'
+import { imageName, narHashText } from '../image/metadata.ts'
+import { NarHash } from '../image/nar-hash.ts'
+import { MAX_REF_CHARS, tryParseRef, type Ref } from '../image/ref.ts'
+import { STATES } from '../image/states.ts'
+import type { Evidence, StageResult } from '../image/verdict.ts'
+
+/**
+ * What the control socket speaks: the schemas of every request and answer, used at both ends, and what the server asks
+ * of the rest of the daemon. Requests are strict: an unknown field is an error. Of answers the client keeps the fields
+ * it knows, so that a newer daemon may add some. docs/CONTROL-API.md describes each; a test compares the two.
+ */
+
+/** A reference in a request; arrives parsed. */
+export const refSchema = z.string().max(MAX_REF_CHARS).transform((text, context): Ref => {
+  const ref = tryParseRef(text)
+  if (ref !== undefined) return ref
+  context.addIssue({ code: 'custom', message: 'a NAR hash, a store path or a name' })
+  return z.NEVER
+})
+
+/** A path on this host, as the daemon opens it: absolute, because the daemon has another working directory. */
+export const hostPath = z.string().max(4096)
+  .refine(path => path.startsWith('/'), 'an absolute path')
+  .refine(path => !path.includes('\0'), 'a path without NUL')
+
+/** A name that is given to an image; one that reads as a NAR hash could never be asked for. */
+export const newName = z.string().refine(
+  name => imageName.safeParse(name).success && NarHash.tryParse(name) === undefined,
+  'a name of 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? =, without a leading dot, that is no NAR hash',
+)
+
+const count = z.int().min(0)
+const rate = z.number().min(0)
+const time = z.iso.datetime()
+const sri = narHashText.transform(hash => hash.toSri())
+
+export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName) })
+export const fetchRequest = z.strictObject({
+  ref: refSchema,
+  name: z.exactOptional(newName),
+  timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
+})
+export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
+  .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
+export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
+export const refParams = z.strictObject({ ref: refSchema })
+export const noFields = z.strictObject({})
+
+export const imageSchema = z.object({
+  /** SRI. */
+  narHash: sri,
+  /** Bytes; null until it is known. */
+  narSize: count.nullable(),
+  name: z.string().nullable(),
+  state: z.enum(STATES),
+  /** Where the verified tree is; null in every other state. */
+  path: z.string().nullable(),
+  storePath: z.string().nullable(),
+  references: z.array(z.string()).readonly(),
+  deriver: z.string().nullable(),
+  ca: z.string().nullable(),
+  signatures: z.array(z.string()).readonly(),
+  source: z.enum(['import', 'fetch']),
+  createdAt: time,
+  verifiedAt: time.nullable(),
+  /** Why it is not verified. */
+  reason: z.string().nullable(),
+  /** What a person should know of a good image, for instance why Nix's metadata is absent. */
+  note: z.string().nullable(),
+})
+export type ImageJson = z.output<typeof imageSchema>
+
+export const stageSchema: z.ZodType<StageResult> = z.object({
+  stage: z.string(),
+  verdict: z.enum(['pass', 'fail', 'skipped']),
+  detail: z.string(),
+  expected: z.exactOptional(z.string()),
+  found: z.exactOptional(z.string()),
+  milliseconds: rate,
+})
+
+export const evidenceSchema: z.ZodType<Evidence> = z.object({
+  verdict: z.exactOptional(z.object({
+    verdict: z.enum(['pass', 'fail']),
+    stages: z.array(stageSchema),
+    reason: z.string().nullable(),
+  })),
+  peers: z.exactOptional(z.array(z.object({
+    peerId: z.string(),
+    bytes: count,
+    outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
+    detail: z.string().nullable(),
+  }))),
+  notes: z.exactOptional(z.array(z.string())),
+})
+
+export const journalEntrySchema = z.object({
+  at: time,
+  from: z.enum(STATES).nullable(),
+  to: z.enum(STATES).nullable(),
+  event: z.string(),
+  reason: z.string(),
+  evidence: evidenceSchema.nullable(),
+})
+export type JournalEntryJson = z.output<typeof journalEntrySchema>
+
+/** An image with its whole journal, oldest entry first. */
+export const imageDetailsSchema = imageSchema.extend({ journal: z.array(journalEntrySchema).readonly() })
+export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
+
+export const imageListSchema = z.array(imageSchema)
+
+export const verifyResultSchema = z.object({
+  narHash: sri,
+  name: z.string().nullable(),
+  verdict: z.enum(['pass', 'fail']),
+  stages: z.array(stageSchema).readonly(),
+  reason: z.string().nullable(),
+})
+export const verifyReportSchema = z.object({ results: z.array(verifyResultSchema).readonly() })
+export type VerifyReportJson = z.output<typeof verifyReportSchema>
+
+export const exportResultSchema = z.object({ path: z.string() })
+export type ExportResultJson = z.output<typeof exportResultSchema>
+
+export const statusSchema = z.object({
+  peerId: z.string(),
+  /** Multiaddrs that other hosts can dial, each with the peer id. */
+  addresses: z.array(z.string()).readonly(),
+  version: z.string(),
+  uptimeSeconds: rate,
+  /** Connected peers. */
+  peers: count,
+  /** Images per state. */
+  images: z.object({ wanted: count, receiving: count, quarantined: count, verified: count, rejected: count }),
+  dataDir: z.string(),
+  socket: z.string(),
+  /** Bytes free where the data directory is. */
+  freeBytes: count,
+  /** Whether a fleet key keeps strangers out. */
+  fleet: z.boolean(),
+  /** The Nix that was found; `detail` is its version, or why there is none. */
+  nix: z.object({ available: z.boolean(), detail: z.string() }),
+})
+export type StatusJson = z.output<typeof statusSchema>
+
+export const peerSchema = z.object({
+  peerId: z.string(),
+  addresses: z.array(z.string()).readonly(),
+  /** Who opened the connection; null where there is none now, as with a banned peer. */
+  direction: z.enum(['inbound', 'outbound']).nullable(),
+  latencyMs: rate.nullable(),
+  agent: z.string().nullable(),
+  connectedSince: time.nullable(),
+  banned: z.boolean(),
+  bytesReceived: count,
+  bytesSent: count,
+})
+export type PeerJson = z.output<typeof peerSchema>
+export const peerListSchema = z.array(peerSchema)
+
+export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing'] as const
+export type Phase = (typeof PHASES)[number]
+
+const progressFields = {
+  /** The image that it is about; null until it is known. */
+  narHash: sri.nullable(),
+  phase: z.enum(PHASES),
+  /** Bytes of the NAR that this phase is done with. */
+  bytes: count,
+  totalBytes: count.nullable(),
+  bytesPerSecond: rate,
+  /** The peers that send, with what was taken from each. */
+  peers: z.array(z.object({ peerId: z.string(), bytes: count })).readonly(),
+}
+export const progressSchema = z.object(progressFields)
+export type Progress = z.output<typeof progressSchema>
+
+/** Work on an image that is under way, for this host or for a peer. */
+export const transferSchema = z.object({
+  ...progressFields,
+  narHash: sri,
+  name: z.string().nullable(),
+  /** `in`: this host receives; `out`: this host sends. */
+  direction: z.enum(['in', 'out']),
+  startedAt: time,
+})
+export type TransferJson = z.output<typeof transferSchema>
+export const transferListSchema = z.array(transferSchema)
+
+export const errorBodySchema = z.object({
+  /** A code that only a newer daemon knows reads as `internal`. */
+  code: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]).catch('internal'),
+  message: z.string(),
+  hint: z.string().nullable(),
+})
+export type ErrorBody = z.output<typeof errorBodySchema>
+export const errorAnswerSchema = z.object({ error: errorBodySchema })
+
+/** One line of an answer of type `application/x-ndjson`: progress as it goes, then one `result` or one `error`. */
+export const eventSchema = z.discriminatedUnion('type', [
+  z.object({ type: z.literal('progress'), ...progressFields }),
+  z.object({ type: z.literal('result'), result: z.unknown() }),
+  z.object({ type: z.literal('error'), error: errorBodySchema }),
+])
+export type ControlEvent = z.output<typeof eventSchema>
+
+export const EVENT_STREAM = 'application/x-ndjson'
+
+export type Awaitable<T> = T | Promise<T>
+
+export interface LongWork {
+  readonly onProgress: (progress: Progress) => void
+  /**
+   * Aborts when the one who asked has gone away, or the daemon stops (then with an `interrupted` NarvikError as its
+   * reason). It says nothing about others who wait for the same image: they have their own.
+   */
+  readonly signal: AbortSignal
+}
+
+/** What the control server asks of the daemon. Every failure is a NarvikError; `not-found` for an unknown reference. */
+export interface Tasks {
+  importImage(request: { readonly path: string, readonly name?: string } & LongWork): Promise<ImageJson>
+  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
+  verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
+  exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
+  /** The image as it was. */
+  removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
+  list(): Awaitable<ImageJson[]>
+  show(ref: Ref): Awaitable<ImageDetailsJson>
+  status(): Awaitable<StatusJson>
+  peers(): Awaitable<PeerJson[]>
+  transfers(): Awaitable<TransferJson[]>
+}

@@ -1,0 +1,105 @@
+import { type FileHandle, open } from 'node:fs/promises'
+import { NarvikError } from '../errors.ts'
+import { FILE_BUFFER_BYTES } from '../limits.ts'
+import { changedError, OPEN_FILE, TreeCursor } from './directory.ts'
+import type { Layout, Segment } from './layout.ts'
+
+/**
+ * The bytes of a range of the NAR, from the tree at `root` that the layout is of. Each buffer is newly allocated and of
+ * FILE_BUFFER_BYTES at most, so the taker may keep it. Framing comes from the layout; a file is read as far as the range needs.
+ * @throws NarvikError `changed-while-reading` where a file is gone, replaced, or not of its size; never follows a symlink.
+ */
+export async function* readRange(root: string, layout: Layout, offset: number, length: number, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Buffer, void, undefined> {
+  layout.checkRange(offset, length)
+  const reader = new TreeReader(root, layout)
+  try {
+    let out = Buffer.allocUnsafeSlow(Math.min(length, FILE_BUFFER_BYTES))
+    let filled = 0
+    let left = length
+    for (const segment of layout.segments(offset, length)) {
+      const segmentLength = segment.kind === 'frame' ? segment.bytes.length : segment.length
+      for (let done = 0; done < segmentLength;) {
+        signal?.throwIfAborted()
+        const count = Math.min(segmentLength - done, out.length - filled)
+        await reader.fill(segment, done, out.subarray(filled, filled + count))
+        done += count
+        filled += count
+        if (filled < out.length) continue
+        left -= filled
+        yield out
+        out = Buffer.allocUnsafeSlow(Math.min(left, FILE_BUFFER_BYTES))
+        filled = 0
+      }
+    }
+  } finally {
+    await reader.close()
+  }
+}
+
+/** Reads segments, in any order; the file that was read last stays open. */
+class TreeReader {
+  readonly #layout: Layout
+  readonly #cursor: TreeCursor
+  #file: { entry: number, handle: FileHandle } | undefined
+
+  constructor(root: string, layout: Layout) {
+    this.#layout = layout
+    this.#cursor = new TreeCursor(root, layout.listing)
+  }
+
+  /** Fills `out` with the bytes from `start` of the segment on. */
+  async fill(segment: Segment, start: number, out: Buffer): Promise<void> {
+    if (segment.kind === 'frame') {
+      segment.bytes.copy(out, 0, start)
+      return
+    }
+    try {
+      const handle = await this.#open(segment.entry)
+      await this.#read(handle, segment.entry, segment.fileOffset + start, out)
+    } catch (error) {
+      throw changedError(error, `read ${this.#cursor.show(segment.entry)}`)
+    }
+  }
+
+  async close(): Promise<void> {
+    await this.#file?.handle.close()
+    this.#file = undefined
+    this.#cursor.close()
+  }
+
+  async #open(entry: number): Promise<FileHandle> {
+    if (this.#file?.entry === entry) return this.#file.handle
+    await this.#file?.handle.close()
+    this.#file = undefined
+    const handle = await open(this.#cursor.path(entry), OPEN_FILE)
+    this.#file = { entry, handle }
+    const { listing } = this.#layout
+    const stat = await handle.stat()
+    const found = `${stat.isFile() ? 'a file' : 'no file'} of ${stat.size} bytes, mode ${(stat.mode & 0o7777).toString(8)}`
+    if (!stat.isFile() || stat.size !== listing.size(entry) || ((stat.mode & 0o100) !== 0) !== listing.executable(entry)) {
+      throw this.#changed(entry, `found ${found}, needed one of ${listing.size(entry)} bytes${listing.executable(entry) ? ', executable' : ''}`)
+    }
+    return handle
+  }
+
+  async #read(handle: FileHandle, entry: number, offset: number, out: Buffer): Promise<void> {
+    for (let filled = 0; filled < out.length;) {
+      const { bytesRead } = await handle.read(out, filled, out.length - filled, offset + filled)
+      if (bytesRead === 0) throw this.#changed(entry, `found its end at byte ${offset + filled}, needed ${this.#layout.listing.size(entry)} bytes`)
+      filled += bytesRead
+    }
+    await this.#checkEnd(handle, entry, offset, out.length)
+  }
+
+  /** A file that took more than one read must still be of its size after the last. */
+  async #checkEnd(handle: FileHandle, entry: number, offset: number, length: number): Promise<void> {
+    const size = this.#layout.listing.size(entry)
+    if (offset === 0 || offset + length < size) return
+    const found = (await handle.stat()).size
+    if (found !== size) throw this.#changed(entry, `found a file of ${found} bytes, needed ${size}`)
+  }
+
+  #changed(entry: number, problem: string): NarvikError {
+    return new NarvikError('changed-while-reading', `Cannot read ${this.#cursor.show(entry)}: ${problem}`)
+  }
+}

@@ -1,0 +1,252 @@
+import { NarvikError } from '../errors.ts'
+import { imageName } from '../image/metadata.ts'
+import type { ImageMetadata } from '../image/metadata.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import { nextState } from '../image/states.ts'
+import type { ImageEvent, ImageState } from '../image/states.ts'
+import type { Evidence } from '../image/verdict.ts'
+import { fromSqliteError, openDatabase } from './database.ts'
+import type { Database } from './database.ts'
+import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent } from './image-row.ts'
+import { toImageRow, toJournalEntry } from './rows.ts'
+import { prepareStatements } from './statements.ts'
+import type { Statements } from './statements.ts'
+
+export interface NewImage {
+  readonly narHash: NarHash
+  readonly source: ImageSource
+  /** Where the tree is once it is verified. */
+  readonly place: ImagePlace
+  readonly name?: string | null
+  /** For a person, for instance why Nix's metadata is absent. */
+  readonly note?: string | null
+}
+
+export interface TransitionDetails {
+  /** One sentence for a person: why the state changes. */
+  readonly reason: string
+  readonly evidence?: Evidence
+}
+
+/** One step in the journal of an image. */
+interface Step {
+  readonly event: JournalEvent
+  readonly from: ImageState | null
+  readonly to: ImageState | null
+  readonly details: TransitionDetails
+}
+
+/**
+ * The database of images, their states and the evidence for each state. All methods are synchronous, and each one that
+ * writes is one transaction, on disk when it returns. One process at a time has a catalog open: the lock that
+ * `Content.open` takes sees to that.
+ *
+ * Every method throws NarvikError: `corrupt-catalog` where what is stored makes no sense, `disk-full` and `io-error`
+ * where the disk fails; nothing is half written then.
+ */
+export class Catalog {
+  readonly #database: Database
+  readonly #sql: Statements
+  readonly #now: () => Date
+
+  private constructor(database: Database, now: () => Date) {
+    this.#database = database
+    this.#sql = prepareStatements(database)
+    this.#now = now
+  }
+
+  /**
+   * Opens the catalog in `file`, makes it where there is none and brings an older one up to date.
+   * @throws NarvikError `corrupt-catalog` where it is damaged, another program's, or of a newer Narvik.
+   */
+  static open(file: string, { now = () => new Date() }: { now?: () => Date } = {}): Catalog {
+    return new Catalog(openDatabase(file), now)
+  }
+
+  close(): void {
+    this.#database.close()
+  }
+
+  get(narHash: NarHash): ImageRow | undefined {
+    return this.#read(() => this.#sql.byHash.get(narHash.bytes))
+  }
+
+  getByName(name: string): ImageRow | undefined {
+    return this.#read(() => this.#sql.byName.get(name))
+  }
+
+  /** Several images may claim one store path: a verified one comes first, then the newest. */
+  getByStorePath(storePath: string): ImageRow | undefined {
+    return this.#read(() => this.#sql.byStorePath.get(storePath))
+  }
+
+  /** Images in the order in which they were created. */
+  list({ state }: { state?: ImageState } = {}): ImageRow[] {
+    return run('list the images', () => (state === undefined ? this.#sql.all.all() : this.#sql.byState.all(state)).map(toImageRow))
+  }
+
+  /**
+   * Makes the row of an image, in state `wanted`.
+   * @throws NarvikError `conflict` where there is one, `name-taken` where another image has the name.
+   */
+  create(image: NewImage, reason = image.source === 'import' ? 'Imported' : 'Asked for'): ImageRow {
+    const { narHash, source, place, name = null, note = null } = image
+    return this.#write(`create ${narHash.toSri()}`, () => {
+      const present = this.get(narHash)
+      if (present !== undefined) {
+        throw new NarvikError('conflict', `Cannot create ${narHash.toSri()}: found it ${present.state}, needed it absent`)
+      }
+      this.#requireFreeName(name, narHash)
+      this.#append(narHash, { event: 'create', from: null, to: 'wanted', details: { reason } })
+      this.#sql.insert.run({ narHash: narHash.bytes, name, source, place, reason, note, at: this.#now().getTime() })
+      return this.#require(narHash, 'create')
+    })
+  }
+
+  /**
+   * Makes the row of an image whose whole tree is in quarantine or on its way there, but which the catalog doesn't
+   * know: a row in state `quarantined`, with the journal of how it came there.
+   * @throws NarvikError `conflict` where there is a row.
+   */
+  takeUp(image: NewImage, reason: string): ImageRow {
+    return this.#write(`take up ${image.narHash.toSri()}`, () => {
+      this.create(image, reason)
+      this.transition(image.narHash, 'start', { reason })
+      return this.transition(image.narHash, 'complete', { reason })
+    })
+  }
+
+  /**
+   * Puts down what is known of an image that is not verified yet, in place of what was. The name is left as it is: a
+   * host names its images itself. A `note` is kept until another is given.
+   * @throws NarvikError `not-found`, or `conflict` where the image is verified.
+   */
+  describe(narHash: NarHash, metadata: ImageMetadata, manifest: Uint8Array | null, { note }: { note?: string | null } = {}): ImageRow {
+    return this.#write(`describe ${narHash.toSri()}`, () => {
+      const row = this.#require(narHash, 'describe')
+      if (row.state === 'verified') {
+        throw new NarvikError('conflict', `Cannot describe ${narHash.toSri()}: found it verified, needed it not yet verified`)
+      }
+      if (!metadata.narHash.equals(narHash)) {
+        throw new NarvikError('invalid-argument', `Cannot describe ${narHash.toSri()}: found metadata of ${metadata.narHash.toSri()}, needed its own`)
+      }
+      this.#sql.describe.run({
+        narHash: narHash.bytes, narSize: metadata.narSize, storePath: metadata.storePath, deriver: metadata.deriver,
+        ca: metadata.ca, manifestDigest: metadata.manifestDigest, note: note === undefined ? row.note : note,
+      })
+      this.#putLists(narHash, metadata, manifest)
+      return this.#require(narHash, 'describe')
+    })
+  }
+
+  /** @throws NarvikError `not-found`, `invalid-argument`, or `name-taken` naming the other image. */
+  setName(narHash: NarHash, name: string | null): ImageRow {
+    return this.#write(`name ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'name')
+      this.#requireFreeName(name, narHash)
+      this.#sql.setName.run({ narHash: narHash.bytes, name })
+      return this.#require(narHash, 'name')
+    })
+  }
+
+  /**
+   * The only way in which the state of an image changes, in one transaction with the journal entry that says why. An
+   * image that is retried is to be received from peers: its source becomes `fetch` and its place `content`.
+   * @throws NarvikError `not-found`, or `conflict` where the table of transitions has no such step from its state, or
+   * where an image would pass whose size or place is not known.
+   */
+  transition(narHash: NarHash, event: ImageEvent, details: TransitionDetails): ImageRow {
+    return this.#write(`record "${event}" for ${narHash.toSri()}`, () => {
+      const row = this.#require(narHash, event)
+      const to = nextState(row.state, event)
+      if (to === 'verified') requireDescribed(row)
+      this.#append(narHash, { event, from: row.state, to, details })
+      const verified = to === 'verified'
+      this.#sql.setState.run({
+        narHash: narHash.bytes, state: to, reason: verified ? null : details.reason, verifiedAt: verified ? this.#now().getTime() : null,
+      })
+      if (event === 'retry') this.#sql.setOrigin.run({ narHash: narHash.bytes, source: 'fetch', place: 'content' })
+      return this.#require(narHash, event)
+    })
+  }
+
+  /** The encoded manifest, as it was given to `describe`. */
+  manifest(narHash: NarHash): Uint8Array | undefined {
+    return run(`read the manifest of ${narHash.toSri()}`, () => this.#sql.manifest.get(narHash.bytes))
+  }
+
+  /** Every change of state, oldest first; also of an image that was removed since. */
+  journal(narHash: NarHash): JournalEntry[] {
+    return run(`read the journal of ${narHash.toSri()}`, () => this.#sql.journal.all(narHash.bytes).map(toJournalEntry))
+  }
+
+  /**
+   * Removes the row of an image, in any state; its journal stays.
+   * @throws NarvikError `not-found`.
+   */
+  remove(narHash: NarHash, reason: string): void {
+    this.#write(`remove ${narHash.toSri()}`, () => {
+      const row = this.#require(narHash, 'remove')
+      this.#append(narHash, { event: 'remove', from: row.state, to: null, details: { reason } })
+      this.#sql.remove.run(narHash.bytes)
+    })
+  }
+
+  #read(query: () => Parameters<typeof toImageRow>[0] | undefined): ImageRow | undefined {
+    return run('look up an image', () => {
+      const stored = query()
+      return stored === undefined ? undefined : toImageRow(stored)
+    })
+  }
+
+  #write<Result>(action: string, change: () => Result): Result {
+    return run(action, () => this.#database.transaction(change).immediate())
+  }
+
+  #require(narHash: NarHash, action: string): ImageRow {
+    const row = this.get(narHash)
+    if (row !== undefined) return row
+    throw new NarvikError('not-found', `Cannot ${action} ${narHash.toSri()}: found no such image in the catalog, needed one`)
+  }
+
+  #requireFreeName(name: string | null, narHash: NarHash): void {
+    if (name === null) return
+    if (!imageName.safeParse(name).success) {
+      throw new NarvikError('invalid-argument', `Cannot name an image: found ${JSON.stringify(name.slice(0, 300))}, needed 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? = and no leading dot`)
+    }
+    const holder = this.getByName(name)
+    if (holder === undefined || holder.narHash.equals(narHash)) return
+    throw new NarvikError('name-taken', `Cannot name an image ${name}: found that ${holder.narHash.toSri()} has the name, needed a free one`, { hint: `Choose another name, or remove the other image: narvik rm ${name}` })
+  }
+
+  #putLists(narHash: NarHash, { references, signatures }: ImageMetadata, manifest: Uint8Array | null): void {
+    const key = narHash.bytes
+    this.#sql.dropReferences.run(key)
+    for (const reference of new Set(references)) this.#sql.addReference.run(key, reference)
+    this.#sql.dropSignatures.run(key)
+    for (const [position, signature] of signatures.entries()) this.#sql.addSignature.run(key, position, signature)
+    this.#sql.dropManifest.run(key)
+    if (manifest !== null) this.#sql.addManifest.run(key, manifest)
+  }
+
+  #append(narHash: NarHash, { event, from, to, details }: Step): void {
+    this.#sql.append.run({
+      narHash: narHash.bytes, at: this.#now().getTime(), from, event, to, reason: details.reason,
+      evidence: details.evidence === undefined ? null : JSON.stringify(details.evidence),
+    })
+  }
+}
+
+function requireDescribed(row: ImageRow): void {
+  const missing = row.narSize === null ? 'NAR size' : row.place === 'nix-store' && row.storePath === null ? 'store path' : undefined
+  if (missing === undefined) return
+  throw new NarvikError('conflict', `Cannot pass ${row.narHash.toSri()}: found no ${missing} in the catalog, needed one`)
+}
+
+function run<Result>(action: string, work: () => Result): Result {
+  try {
+    return work()
+  } catch (error) {
+    throw fromSqliteError(error, action)
+  }
+}

@@ -1,0 +1,109 @@
+import { closeSync, openSync, readdirSync, readFileSync } from 'node:fs'
+import { fileURLToPath } from 'node:url'
+import SqliteDatabase from 'better-sqlite3'
+import { fromSystemError, messageOf, NarvikError } from '../errors.ts'
+import { CATALOG_BUSY_TIMEOUT_MS, CATALOG_WAL_BYTES } from '../limits.ts'
+
+export type Database = SqliteDatabase.Database
+
+/** `NRVK`: tells Narvik's catalog from another program's database. */
+const APPLICATION_ID = 0x4e52564b
+const MIGRATIONS = fileURLToPath(new URL('./migrations/', import.meta.url))
+const CORRUPT_HINT = 'Move catalog.db, catalog.db-wal and catalog.db-shm away together and start again: the trees under images/ are then taken up and proven anew'
+
+/**
+ * Opens the catalog's database, makes it where there is none and brings an older one up to date.
+ * @throws NarvikError `corrupt-catalog` where it is damaged, another program's, or of a newer Narvik.
+ */
+export function openDatabase(file: string): Database {
+  makePrivate(file)
+  let database: Database | undefined
+  try {
+    database = new SqliteDatabase(file, { timeout: CATALOG_BUSY_TIMEOUT_MS })
+    identify(database, file)
+    database.pragma('journal_mode = WAL')
+    database.pragma('synchronous = FULL')
+    database.pragma('foreign_keys = ON')
+    database.pragma('trusted_schema = OFF')
+    database.pragma(`journal_size_limit = ${CATALOG_WAL_BYTES}`)
+    check(database, file)
+    migrate(database, file)
+    return database
+  } catch (error) {
+    database?.close()
+    throw fromSqliteError(error, `open the catalog ${file}`)
+  }
+}
+
+/** Turns an error of SQLite into a NarvikError; `action` completes `Cannot …`. */
+export function fromSqliteError(error: unknown, action: string): NarvikError {
+  if (!(error instanceof SqliteDatabase.SqliteError)) return fromSystemError(error, action)
+  const found = `Cannot ${action}: found ${error.message} (${error.code})`
+  const [, kind = ''] = error.code.split('_')
+  if (kind === 'CORRUPT' || kind === 'NOTADB') {
+    return new NarvikError('corrupt-catalog', `${found}, needed an intact catalog`, { cause: error, hint: CORRUPT_HINT })
+  }
+  if (kind === 'FULL') {
+    return new NarvikError('disk-full', `${found}, needed room on the disk`, { cause: error, hint: 'Make room on the disk and try again' })
+  }
+  if (kind === 'BUSY' || kind === 'LOCKED') {
+    return new NarvikError('in-use', `${found}, needed no other writer`, { cause: error, hint: 'End the other program that has the catalog open' })
+  }
+  if (kind === 'READONLY' || kind === 'CANTOPEN' || kind === 'PERM') {
+    return new NarvikError('unreadable', `${found}, needed a file that the daemon may write`, { cause: error })
+  }
+  const code = kind === 'IOERR' ? 'io-error' : 'internal'
+  return new NarvikError(code, `${found}, needed it to succeed`, { cause: error })
+}
+
+/** SQLite gives its journal files the mode of the database, so the database is made first, for its owner only. */
+function makePrivate(file: string): void {
+  try {
+    closeSync(openSync(file, 'a', 0o600))
+  } catch (error) {
+    throw fromSystemError(error, `open the catalog ${file}`)
+  }
+}
+
+function identify(database: Database, file: string): void {
+  const id = database.pragma('application_id', { simple: true })
+  if (id === APPLICATION_ID) return
+  const tables = database.prepare<[], number>('SELECT count(*) FROM sqlite_schema').pluck().get()
+  if (id !== 0 || tables !== 0) {
+    throw new NarvikError('corrupt-catalog', `Cannot open the catalog ${file}: found a database of another program (application id ${String(id)}), needed Narvik's`, { hint: 'Give the daemon a data directory of its own' })
+  }
+}
+
+function check(database: Database, file: string): void {
+  const found = database.pragma('quick_check(1)', { simple: true })
+  if (found !== 'ok') {
+    throw new NarvikError('corrupt-catalog', `Cannot open the catalog ${file}: found it damaged (${String(found)}), needed it intact`, { hint: CORRUPT_HINT })
+  }
+}
+
+/** The number in a migration's file name is the `user_version` that it leads to. */
+function migrate(database: Database, file: string): void {
+  const migrations = readdirSync(MIGRATIONS).filter(name => name.endsWith('.sql')).sort()
+  const version = Number(database.pragma('user_version', { simple: true }))
+  if (version > migrations.length) {
+    throw new NarvikError('corrupt-catalog', `Cannot open the catalog ${file}: found version ${version}, needed ${migrations.length} or older`, { hint: 'It was written by a newer Narvik: run that one, or use another data directory' })
+  }
+  for (const [index, name] of migrations.entries()) {
+    if (index < version) continue
+    if (Number(name.slice(0, 3)) !== index + 1) throw new NarvikError('internal', `Cannot migrate the catalog: found ${name}, needed number ${index + 1}`)
+    database.transaction(() => {
+      database.exec(readFileSync(`${MIGRATIONS}${name}`, 'utf8'))
+      database.pragma(`application_id = ${APPLICATION_ID}`)
+      database.pragma(`user_version = ${index + 1}`)
+    }).immediate()
+  }
+  const orphans = database.pragma('foreign_key_check') as unknown[]
+  if (orphans.length > 0) {
+    throw new NarvikError('corrupt-catalog', `Cannot open the catalog ${file}: found ${orphans.length} rows of images that are not there, needed none`, { hint: CORRUPT_HINT })
+  }
+}
+
+/** The error for a stored value that no Narvik writes. */
+export function corruptValue(what: string, error: unknown): NarvikError {
+  return new NarvikError('corrupt-catalog', `Cannot read the catalog: found ${what} (${messageOf(error)}), needed a value that Narvik writes`, { cause: error, hint: CORRUPT_HINT })
+}

@@ -1,0 +1,51 @@
+import type { NarHash } from '../image/nar-hash.ts'
+import type { ImageEvent, ImageState } from '../image/states.ts'
+import type { Evidence } from '../image/verdict.ts'
+
+export const SOURCES = ['import', 'fetch'] as const
+/** How the image came to this host. */
+export type ImageSource = (typeof SOURCES)[number]
+
+export const PLACES = ['content', 'nix-store'] as const
+/** Where the verified tree is: under `images/` of the data directory, or at its store path. */
+export type ImagePlace = (typeof PLACES)[number]
+
+/** What the catalog knows of one image. */
+export interface ImageRow {
+  readonly narHash: NarHash
+  /** Bytes of the NAR; null until it is known. */
+  readonly narSize: number | null
+  /** The name that this host gives it. */
+  readonly name: string | null
+  readonly storePath: string | null
+  /** Full store paths, sorted. */
+  readonly references: readonly string[]
+  readonly deriver: string | null
+  readonly ca: string | null
+  readonly signatures: readonly string[]
+  /** BLAKE3 of the encoded manifest, lower case hex. */
+  readonly manifestDigest: string | null
+  readonly state: ImageState
+  readonly source: ImageSource
+  readonly place: ImagePlace
+  /** Why it is in its state; null when it is verified. */
+  readonly reason: string | null
+  /** For a person, for instance why Nix's metadata is absent. */
+  readonly note: string | null
+  readonly createdAt: Date
+  readonly verifiedAt: Date | null
+}
+
+/** What the journal records: the changes of state, and the beginning and the end of the image's row. */
+export type JournalEvent = ImageEvent | 'create' | 'remove'
+
+export interface JournalEntry {
+  readonly at: Date
+  /** null: there was no image. */
+  readonly from: ImageState | null
+  /** null: there is no image any more. */
+  readonly to: ImageState | null
+  readonly event: JournalEvent
+  readonly reason: string
+  readonly evidence: Evidence | null
+}

@@ -1,0 +1,62 @@
+import type { Statement } from 'better-sqlite3'
+import type { Database } from './database.ts'
+import { SELECT_IMAGES } from './rows.ts'
+import type { StoredEntry, StoredImage } from './rows.ts'
+
+type Key = [narHash: Uint8Array]
+
+/** Every statement of the catalog, prepared once. */
+export interface Statements {
+  readonly byHash: Statement<Key, StoredImage>
+  readonly byName: Statement<[string], StoredImage>
+  readonly byStorePath: Statement<[string], StoredImage>
+  readonly byState: Statement<[string], StoredImage>
+  readonly all: Statement<[], StoredImage>
+  readonly insert: Statement<[object]>
+  readonly describe: Statement<[object]>
+  readonly setName: Statement<[object]>
+  readonly setState: Statement<[object]>
+  readonly setOrigin: Statement<[object]>
+  readonly remove: Statement<Key>
+  readonly dropReferences: Statement<Key>
+  readonly addReference: Statement<[Uint8Array, string]>
+  readonly dropSignatures: Statement<Key>
+  readonly addSignature: Statement<[Uint8Array, number, string]>
+  readonly manifest: Statement<Key, Uint8Array>
+  readonly dropManifest: Statement<Key>
+  readonly addManifest: Statement<[Uint8Array, Uint8Array]>
+  readonly append: Statement<[object]>
+  readonly journal: Statement<Key, StoredEntry>
+}
+
+export function prepareStatements(database: Database): Statements {
+  return {
+    byHash: database.prepare(`${SELECT_IMAGES} WHERE nar_hash = ?`),
+    byName: database.prepare(`${SELECT_IMAGES} WHERE name = ?`),
+    byStorePath: database.prepare(`${SELECT_IMAGES} WHERE store_path = ? ORDER BY state = 'verified' DESC, created_at DESC LIMIT 1`),
+    byState: database.prepare(`${SELECT_IMAGES} WHERE state = ? ORDER BY created_at, nar_hash`),
+    all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
+    insert: database.prepare(`
+      INSERT INTO images (nar_hash, name, state, source, place, reason, note, created_at)
+      VALUES (@narHash, @name, 'wanted', @source, @place, @reason, @note, @at)`),
+    describe: database.prepare(`
+      UPDATE images SET nar_size = @narSize, store_path = @storePath, deriver = @deriver, ca = @ca,
+        manifest_digest = @manifestDigest, note = @note
+      WHERE nar_hash = @narHash`),
+    setName: database.prepare('UPDATE images SET name = @name WHERE nar_hash = @narHash'),
+    setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
+    setOrigin: database.prepare('UPDATE images SET source = @source, place = @place WHERE nar_hash = @narHash'),
+    remove: database.prepare('DELETE FROM images WHERE nar_hash = ?'),
+    dropReferences: database.prepare('DELETE FROM image_references WHERE nar_hash = ?'),
+    addReference: database.prepare('INSERT INTO image_references (nar_hash, reference) VALUES (?, ?)'),
+    dropSignatures: database.prepare('DELETE FROM image_signatures WHERE nar_hash = ?'),
+    addSignature: database.prepare('INSERT INTO image_signatures (nar_hash, position, signature) VALUES (?, ?, ?)'),
+    manifest: database.prepare<Key, Uint8Array>('SELECT bytes FROM manifests WHERE nar_hash = ?').pluck(),
+    dropManifest: database.prepare('DELETE FROM manifests WHERE nar_hash = ?'),
+    addManifest: database.prepare('INSERT INTO manifests (nar_hash, bytes) VALUES (?, ?)'),
+    append: database.prepare(`
+      INSERT INTO journal (nar_hash, at, from_state, event, to_state, reason, evidence)
+      VALUES (@narHash, @at, @from, @event, @to, @reason, @evidence)`),
+    journal: database.prepare('SELECT at, from_state, event, to_state, reason, evidence FROM journal WHERE nar_hash = ? ORDER BY id'),
+  }
+}
