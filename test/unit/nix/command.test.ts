@@ -1,5 +1,7 @@
-import { existsSync, mkdirSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs'
+import { createServer } from 'node:http'
+import { closeSync, existsSync, mkdirSync, openSync, readFileSync, symlinkSync, writeFileSync, writeSync } from 'node:fs'
 import { join } from 'node:path'
+import type { AddressInfo } from 'node:net'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { NixCommand, type NixCommandInit } from '../../../src/nix/command.ts'
 import { NixError, type NixFailure } from '../../../src/nix/nix-error.ts'
@@ -43,6 +45,12 @@ function isRunning(pid: number): boolean {
   }
 }
 
+/** What a fixture wrote down. */
+function lines(): string[] {
+  const file = join(store.root, 'count')
+  return existsSync(file) ? readFileSync(file, 'utf8').trimEnd().split('\n') : []
+}
+
 describe('a Nix that fails', () => {
   const cases: [fixture: string, kind: NixFailure, message: RegExp][] = [
     ['nix-that-lies', 'bad-output', /found "[^"]*-other" as a path, needed a store path in/],
@@ -83,6 +91,16 @@ describe('a Nix that fails', () => {
   test.each(lies)('an answer that is %s', async (_, answer) => {
     const error = await failure(nix('nix-that-lies', { env: { ANSWER: answer(path()) } }).pathInfo([path()]))
     expect(error.kind).toBe('bad-output')
+  })
+
+  test.each(['', 'hello', '/etc/passwd', '/nix/store/imrarw0j2sg12z7i4mn3mjjfh2fpgz1c-image', 'STORE/imrarw0j2sg12z7i4mn3mjjfh2fpgz1c-other'])('an addition that is answered with %j', async answer => {
+    const error = await failure(nix('nix-that-lies', { env: { ANSWER: answer.replace('STORE', store.storeDir) } }).addPath('/tmp', 'image'))
+    expect(error.kind).toBe('bad-output')
+  })
+
+  test('a store that refuses cannot be written', async () => {
+    expect(await nix('nix-that-is-refused').canWriteStore()).toBe(false)
+    expect(await nix('nix-that-counts').canWriteStore()).toBe(true)
   })
 
   test('probe says why there is no Nix to use, and does not throw', async () => {
@@ -132,21 +150,32 @@ describe('questions', () => {
     const paths = Array.from({ length: 1200 }, (_, index) => path(`image-${index}`))
     const infos = await nix('nix-that-counts').pathInfo([...paths, ...paths])
     expect([...infos.keys()]).toEqual(paths)
-    const lines = readFileSync(join(store.root, 'count'), 'utf8').split('\n')
-    expect(lines.filter(line => line.startsWith('paths')).sort()).toEqual(['paths 176', 'paths 512', 'paths 512'])
+    expect(lines().sort()).toEqual(['176', '512', '512'])
   })
 
-  test('many questions share few processes', async () => {
-    const command = nix('nix-that-counts')
-    await Promise.all(Array.from({ length: 12 }, (_, index) => command.pathInfo([path(`image-${index}`)])))
+  test('many questions share few processes, and do not wait for what is being added', async () => {
+    const command = nix('nix-that-waits', { env: { GATE: join(store.root, 'gate') } })
+    for (const subcommand of ['path-info', 'store']) store.run('mkfifo', join(store.root, `gate.${subcommand}`))
+    // Open for both, so that neither end waits for the other.
+    const gate = openSync(join(store.root, 'gate.path-info'), 'r+')
+    const aborted = new AbortController()
+    const additions = Array.from({ length: 5 }, () => command.addPath('/tmp', 'x', { signal: aborted.signal }).catch(() => undefined))
+    await vi.waitFor(() => { expect(lines()).toEqual(['start store', 'start store']) }, { timeout: 20_000 })
+    const answers = Array.from({ length: 12 }, (_, index) => command.pathInfo([path(`image-${index}`)]))
+    await vi.waitFor(() => { expect(lines().length).toBeGreaterThanOrEqual(6) }, { timeout: 20_000 })
+    writeSync(gate, '\n'.repeat(12))
+    await Promise.all(answers)
     let running = 0
     let most = 0
-    for (const line of readFileSync(join(store.root, 'count'), 'utf8').split('\n')) {
-      running += line === 'start' ? 1 : line === 'end' ? -1 : 0
+    for (const line of lines().filter(text => text.endsWith('path-info'))) {
+      running += line.startsWith('start') ? 1 : -1
       most = Math.max(most, running)
     }
-    expect(running).toBe(0)
-    expect(most).toBeLessThanOrEqual(4)
+    expect([running, most]).toEqual([0, 4])
+    expect(lines().filter(line => line === 'start store')).toHaveLength(2)
+    aborted.abort()
+    await Promise.all(additions)
+    closeSync(gate)
   })
 
   test('the format is asked for where Nix knows it', async () => {
@@ -190,6 +219,23 @@ describe('the real Nix', () => {
     expect(infos.get(added)).toMatchObject({ path: added, references: [], deriver: null, signatures: [], ultimate: false })
     expect(infos.get(added)?.narHash.toSri()).toBe(store.run('nix', 'hash', 'path', added))
     expect(infos.get(added)?.ca).toBe(`fixed:r:sha256:${infos.get(added)?.narHash.toNix32() ?? ''}`)
+  })
+
+  test('does not look for a path in the network', async () => {
+    const requests: (string | undefined)[] = []
+    const server = createServer((request, response) => {
+      requests.push(request.url)
+      response.writeHead(404).end()
+    })
+    await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
+    try {
+      const { port } = server.address() as AddressInfo
+      const NIX_CONFIG = `substituters = http://127.0.0.1:${port}`
+      expect((await nix(undefined, { env: { NIX_CONFIG } }).pathInfo([path()])).get(path())).toBeNull()
+      expect(requests).toEqual([])
+    } finally {
+      server.close()
+    }
   })
 
   test('tells of a derivation itself, of its references and its deriver', async () => {

@@ -65,6 +65,7 @@ describe('a narinfo', () => {
     ['with an empty line', text => text.replace('URL', '\nURL'), /line 2/],
     ['with a line without a colon', text => `${text}hello\n`, /line 12/],
     ['with a line without a space', text => text.replace('NarSize: ', 'NarSize:'), /line 7/],
+    ['with a colon in a name', text => `${text}System:x: y\n`, /line 12/],
     ['with lines of another system', text => text.replaceAll('\n', '\r\n'), /line 1/],
     ['with a NUL', text => text.replace('URL: ', 'URL: \0'), /line 2/],
     ['with two spaces', text => text.replace('NarHash: ', 'NarHash:  '), /NarHash/],
