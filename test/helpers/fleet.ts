@@ -159,7 +159,7 @@ function spawnDaemon(dir: string, { bootstrap = [], env = {}, user, dataDir }: D
   const args = ['daemon', '--json', '--no-mdns', '--data-dir', dataDir ?? join(dir, 'data'), '--socket', join(dir, 'run', 'narvik.sock')]
   for (const { addresses } of bootstrap) args.push(...addresses.flatMap(address => ['--bootstrap', address]))
   return spawn(NARVIK, args, {
-    env: { ...process.env, NARVIK_LOG_FORMAT: 'text', NARVIK_LOG_LEVEL: 'debug', NARVIK_CONFIG: '/dev/null', ...env },
+    env: { ...process.env, NARVIK_LOG_FORMAT: 'text', NARVIK_LOG_LEVEL: 'debug', NARVIK_CONFIG: '/dev/null', NARVIK_NIX_STORE_ADD_MAX_BYTES: '0', ...env },
     stdio: ['ignore', 'pipe', 'pipe'],
     ...user,
   })

@@ -28,7 +28,7 @@ async function importDisk(host: TestDaemon): Promise<ImageJson> {
 
 describe('a provider that serves one wrong byte', () => {
   it('is named in the evidence of an image that stays out of reach', async () => {
-    const [liar, host, other] = await startFleet(3)
+    const [liar, host, other] = await startFleet(3, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '2' } })
     if (liar === undefined || host === undefined || other === undefined) throw new Error('no fleet')
     const image = await importDisk(liar)
     await damage(liar, image)

@@ -45,7 +45,7 @@ describe('a real Nix store', () => {
   it('takes in a tree from outside, and a link to a store path stands for the path', async () => {
     const store = await makeStore()
     const { path } = await addPathWithReference(store)
-    const host = await TestDaemon.start({ env: store.env })
+    const host = await TestDaemon.start({ env: { ...store.env, NARVIK_NIX_STORE_ADD_MAX_BYTES: '1048576' } })
     await writeFile(join(store.dir, 'tree'), 'a tree')
     const added = await host.json<ImageJson>('import', join(store.dir, 'tree'))
     expect(added.storePath).toMatch(new RegExp(`^${store.env['NIX_STORE_DIR'] ?? ''}/[0-9a-z]{32}-tree$`))
