@@ -63,3 +63,5 @@ export const NIX_KILL_DELAY_MS = 2 * SECOND
 
 /** Bytes read from, or written to, a file at once. */
 export const FILE_BUFFER_BYTES = 256 * KIB
+/** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
+export const SMALL_FILE_BYTES = 64 * KIB
