@@ -119,3 +119,5 @@ export const MAX_PROGRESS_BYTES = 64 * MIB
 
 /** Bytes read from, or written to, a file at once. */
 export const FILE_BUFFER_BYTES = 256 * KIB
+/** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
+export const SMALL_FILE_BYTES = 64 * KIB

@@ -1,6 +1,8 @@
+import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
+import { setImmediate } from 'node:timers/promises'
 import { NarvikError } from '../errors.ts'
-import { FILE_BUFFER_BYTES } from '../limits.ts'
+import { FILE_BUFFER_BYTES, SMALL_FILE_BYTES } from '../limits.ts'
 import { changedError, OPEN_FILE, TreeCursor } from './directory.ts'
 import type { Layout, Segment } from './layout.ts'
 
@@ -27,6 +29,8 @@ export async function* readRange(root: string, layout: Layout, offset: number, l
         if (filled < out.length) continue
         left -= filled
         yield out
+        // Small files are read without waiting, so that here is where others get their turn.
+        await setImmediate()
         out = Buffer.allocUnsafeSlow(Math.min(left, FILE_BUFFER_BYTES))
         filled = 0
       }
@@ -54,6 +58,10 @@ class TreeReader {
       return
     }
     try {
+      if (this.#layout.listing.size(segment.entry) <= SMALL_FILE_BYTES) {
+        this.#fillSmall(segment.entry, segment.fileOffset + start, out)
+        return
+      }
       const handle = await this.#open(segment.entry)
       await this.#read(handle, segment.entry, segment.fileOffset + start, out)
     } catch (error) {
@@ -67,25 +75,41 @@ class TreeReader {
     this.#cursor.close()
   }
 
+  #fillSmall(entry: number, offset: number, out: Buffer): void {
+    const fd = openSync(this.#cursor.path(entry), OPEN_FILE)
+    try {
+      this.#checkFile(entry, fstatSync(fd))
+      for (let filled = 0; filled < out.length;) {
+        const count = readSync(fd, out, filled, out.length - filled, offset + filled)
+        if (count === 0) throw this.#short(entry, offset + filled)
+        filled += count
+      }
+    } finally {
+      closeSync(fd)
+    }
+  }
+
   async #open(entry: number): Promise<FileHandle> {
     if (this.#file?.entry === entry) return this.#file.handle
     await this.#file?.handle.close()
     this.#file = undefined
     const handle = await open(this.#cursor.path(entry), OPEN_FILE)
     this.#file = { entry, handle }
-    const { listing } = this.#layout
-    const stat = await handle.stat()
-    const found = `${stat.isFile() ? 'a file' : 'no file'} of ${stat.size} bytes, mode ${(stat.mode & 0o7777).toString(8)}`
-    if (!stat.isFile() || stat.size !== listing.size(entry) || ((stat.mode & 0o100) !== 0) !== listing.executable(entry)) {
-      throw this.#changed(entry, `found ${found}, needed one of ${listing.size(entry)} bytes${listing.executable(entry) ? ', executable' : ''}`)
-    }
+    this.#checkFile(entry, await handle.stat())
     return handle
+  }
+
+  #checkFile(entry: number, stat: Stats): void {
+    const { listing } = this.#layout
+    if (stat.isFile() && stat.size === listing.size(entry) && ((stat.mode & 0o100) !== 0) === listing.executable(entry)) return
+    const found = `${stat.isFile() ? 'a file' : 'no file'} of ${stat.size} bytes, mode ${(stat.mode & 0o7777).toString(8)}`
+    throw this.#changed(entry, `found ${found}, needed one of ${listing.size(entry)} bytes${listing.executable(entry) ? ', executable' : ''}`)
   }
 
   async #read(handle: FileHandle, entry: number, offset: number, out: Buffer): Promise<void> {
     for (let filled = 0; filled < out.length;) {
       const { bytesRead } = await handle.read(out, filled, out.length - filled, offset + filled)
-      if (bytesRead === 0) throw this.#changed(entry, `found its end at byte ${offset + filled}, needed ${this.#layout.listing.size(entry)} bytes`)
+      if (bytesRead === 0) throw this.#short(entry, offset + filled)
       filled += bytesRead
     }
     await this.#checkEnd(handle, entry, offset, out.length)
@@ -97,6 +121,10 @@ class TreeReader {
     if (offset === 0 || offset + length < size) return
     const found = (await handle.stat()).size
     if (found !== size) throw this.#changed(entry, `found a file of ${found} bytes, needed ${size}`)
+  }
+
+  #short(entry: number, at: number): NarvikError {
+    return this.#changed(entry, `found its end at byte ${at}, needed ${this.#layout.listing.size(entry)} bytes`)
   }
 
   #changed(entry: number, problem: string): NarvikError {

@@ -1,9 +1,10 @@
 import { createHash } from 'node:crypto'
-import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, mkdirSync, openSync, symlinkSync, write } from 'node:fs'
+import { closeSync, constants, fchmodSync, fstatSync, ftruncateSync, mkdirSync, openSync, symlinkSync, write, writeSync } from 'node:fs'
 import { resolve } from 'node:path'
 import { NarvikError, systemCode } from '../errors.ts'
 import { showBytes } from '../image/entry.ts'
 import { NarHash } from '../image/nar-hash.ts'
+import { SMALL_FILE_BYTES } from '../limits.ts'
 import { checkProc, OPEN_DIRECTORY, pathIn, treeError } from './directory.ts'
 import { type NarVisitor, parseNar } from './parse.ts'
 import { removeTree } from './remove.ts'
@@ -91,7 +92,8 @@ class Restorer implements NarVisitor {
     const file = this.#file
     if (file === undefined) return
     try {
-      for (const run of runsOf(bytes, file.written)) {
+      if (file.size <= SMALL_FILE_BYTES) writeNow(file.fd, bytes, file.written)
+      else for (const run of runsOf(bytes, file.written)) {
         if (!run.isZero) await writeFully(file.fd, bytes.subarray(run.start, run.end), file.written + run.start)
       }
       file.written += bytes.length
@@ -133,6 +135,10 @@ class Restorer implements NarVisitor {
       throw treeError(error, `restore to ${shown}`)
     }
   }
+}
+
+function writeNow(fd: number, bytes: Uint8Array, position: number): void {
+  for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written, bytes.length - written, position + written)
 }
 
 function writeFully(fd: number, bytes: Uint8Array, position: number): Promise<void> {

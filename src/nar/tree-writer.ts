@@ -1,6 +1,7 @@
-import { constants, openSync } from 'node:fs'
+import { closeSync, constants, openSync, writeSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { NarvikError } from '../errors.ts'
+import { SMALL_FILE_BYTES } from '../limits.ts'
 import { OPEN_FILE, TreeCursor, treeError } from './directory.ts'
 import { Flusher } from './flusher.ts'
 import type { Layout } from './layout.ts'
@@ -97,8 +98,12 @@ export class TreeWriter {
 
   async #writeContents(entry: number, position: number, bytes: Uint8Array): Promise<void> {
     try {
-      const handle = await this.#file(entry)
       this.#dirty.add(entry)
+      if (this.#layout.listing.size(entry) <= SMALL_FILE_BYTES) {
+        writeSmall(this.#cursor.path(entry), bytes, position)
+        return
+      }
+      const handle = await this.#file(entry)
       for (const run of runsOf(bytes, position)) {
         const part = bytes.subarray(run.start, run.end)
         if (!run.isZero || !await isHole(handle, position + run.start, part.length)) await writeFully(handle, part, position + run.start)
@@ -111,7 +116,7 @@ export class TreeWriter {
   async #file(entry: number): Promise<FileHandle> {
     const kept = this.#open.get(entry)
     this.#open.delete(entry)
-    const handle = kept ?? await open(this.#cursor.path(entry), constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK)
+    const handle = kept ?? await open(this.#cursor.path(entry), OPEN_TO_WRITE)
     this.#open.set(entry, handle)
     const oldest = this.#open.size > OPEN_FILES ? this.#open.entries().next().value : undefined
     if (oldest === undefined) return handle
@@ -121,6 +126,7 @@ export class TreeWriter {
   }
 }
 
+const OPEN_TO_WRITE = constants.O_RDWR | constants.O_NOFOLLOW | constants.O_NONBLOCK
 /** Files open at once: one suffices for a NAR in order, a few for chunks from many peers. */
 const OPEN_FILES = 16
 
@@ -128,6 +134,15 @@ function checkFrame(expected: Buffer, found: Uint8Array, offset: number): void {
   if (expected.equals(found)) return
   const at = expected.findIndex((byte, index) => byte !== found[index])
   throw new NarvikError('invalid-nar', `Cannot take bytes of a NAR: at byte ${offset + at}, found ${String(found[at])}, needed ${String(expected[at])} as the listing says`)
+}
+
+function writeSmall(path: string | Buffer, bytes: Uint8Array, position: number): void {
+  const fd = openSync(path, OPEN_TO_WRITE)
+  try {
+    for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written, bytes.length - written, position + written)
+  } finally {
+    closeSync(fd)
+  }
 }
 
 /** Whether the file has only zeros there already; it may not, where a peer that lied has been before. */

@@ -26,7 +26,7 @@ const STAGE_BYTES = 1024 * 1024
 /** Buffers of a large file that are being read while one is hashed. */
 const READ_AHEAD = 3
 /** Files up to this size are read at once into what is left of the current buffer. */
-const SMALL_FILE_BYTES = STAGE_BYTES / 4
+const ONE_READ_BYTES = STAGE_BYTES / 4
 
 class HashedTree {
   readonly #cursor: TreeCursor
@@ -47,10 +47,10 @@ class HashedTree {
   /** Hashes the head, contents and tail of the next entry. Only a large file has to be waited for. */
   async take(entry: number): Promise<void> {
     const size = this.#listing.size(entry)
-    this.#makeRoom(2 * MAX_FRAME_BYTES + (size <= SMALL_FILE_BYTES ? size : 0))
+    this.#makeRoom(2 * MAX_FRAME_BYTES + (size <= ONE_READ_BYTES ? size : 0))
     this.#staged = writeHead(this.#listing, entry, this.#stage, this.#staged)
     if (this.#listing.kind(entry) === 'regular') {
-      if (size <= SMALL_FILE_BYTES) this.#takeSmall(entry, size)
+      if (size <= ONE_READ_BYTES) this.#takeSmall(entry, size)
       else await this.#takeLarge(entry, size)
     }
     this.#staged = writeTail(this.#listing, entry, this.#stage, this.#staged)
