@@ -7,6 +7,7 @@ import { z } from 'zod'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
 import { MAX_CONFIG_BYTES, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
+import { explainMismatch } from './mismatch.ts'
 
 const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
@@ -87,7 +88,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     mdns: true,
     fleetKeyFile: null,
     allowOpen: false,
-    log: { level: 'info', format: env.JOURNAL_STREAM === undefined ? 'text' : 'json' },
+    log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
   }
@@ -134,7 +135,7 @@ function defaultFile(env: NodeJS.ProcessEnv, uid: number): string {
 }
 
 function readFile(file: string | undefined, { env, uid }: Home): Setting[] {
-  const named = file ?? env.NARVIK_CONFIG
+  const named = file ?? (env.NARVIK_CONFIG === '' ? undefined : env.NARVIK_CONFIG)
   const place = named === undefined ? defaultFile(env, uid) : resolve(named)
   try {
     const { size } = statSync(place)
@@ -235,10 +236,9 @@ function check(settings: ReadonlyMap<string, Setting>, defaults: Config): Config
   return configSchema.parse(config)
 }
 
-function invalidValue(key: string, value: unknown, place: string, { issues }: z.ZodError): NarvikError {
-  const [issue] = issues
-  const needed = issue?.message.replace(/^Invalid (input|option): (expected )?/, '').replace(/, received .*$/, '') ?? 'another value'
-  return new NarvikError('invalid-config', `Cannot use ${key} (${place}): found ${JSON.stringify(value)}, needed ${needed}`)
+function invalidValue(key: string, value: unknown, place: string, error: z.ZodError): NarvikError {
+  const { found, needed } = explainMismatch(error, value)
+  return new NarvikError('invalid-config', `Cannot use ${key} (${place}): found ${found}, needed ${needed}`)
 }
 
 function unknownKey(found: string, place: string, known: readonly string[]): NarvikError {
@@ -247,6 +247,8 @@ function unknownKey(found: string, place: string, known: readonly string[]): Nar
 }
 
 function nearest(text: string, known: readonly string[]): string {
+  const inside = known.find(key => key.startsWith(`${text}.`))
+  if (inside !== undefined) return inside
   const distances = known.map(key => ({ key, distance: Math.min(editDistance(text, key), editDistance(text, key.split('.').at(-1) ?? key) + 1) }))
   return distances.reduce((best, next) => next.distance < best.distance ? next : best).key
 }

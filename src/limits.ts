@@ -89,6 +89,8 @@ export const STOP_TIMEOUT_MS = 5 * SECOND
 export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 /** Milliseconds for a client of the control socket to send its whole request. */
 export const CONTROL_REQUEST_TIMEOUT_MS = 10 * SECOND
+/** Milliseconds that the control server waits, when it stops, for answers that are under way. */
+export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */

@@ -16,17 +16,20 @@ import type { Evidence, StageResult } from '../image/verdict.ts'
 export const refSchema = z.string().max(MAX_REF_CHARS).transform((text, context): Ref => {
   const ref = tryParseRef(text)
   if (ref !== undefined) return ref
-  context.addIssue({ code: 'custom', message: 'needed a NAR hash, a store path or a name' })
+  context.addIssue({ code: 'custom', message: 'a NAR hash, a store path or a name' })
   return z.NEVER
 })
 
 /** A path on this host, as the daemon opens it: absolute, because the daemon has another working directory. */
 export const hostPath = z.string().max(4096)
-  .refine(path => path.startsWith('/'), 'needed an absolute path')
-  .refine(path => !path.includes('\0'), 'needed a path without NUL')
+  .refine(path => path.startsWith('/'), 'an absolute path')
+  .refine(path => !path.includes('\0'), 'a path without NUL')
 
 /** A name that is given to an image; one that reads as a NAR hash could never be asked for. */
-export const newName = imageName.refine(name => NarHash.tryParse(name) === undefined, 'needed a name that is not the text of a NAR hash')
+export const newName = z.string().refine(
+  name => imageName.safeParse(name).success && NarHash.tryParse(name) === undefined,
+  'a name of 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? =, without a leading dot, that is no NAR hash',
+)
 
 const count = z.int().min(0)
 const rate = z.number().min(0)
@@ -40,7 +43,7 @@ export const fetchRequest = z.strictObject({
   timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
 })
 export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
-  .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'needed either ref or all')
+  .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
 export const refParams = z.strictObject({ ref: refSchema })
 export const noFields = z.strictObject({})
@@ -188,7 +191,8 @@ export type TransferJson = z.output<typeof transferSchema>
 export const transferListSchema = z.array(transferSchema)
 
 export const errorBodySchema = z.object({
-  code: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]),
+  /** A code that only a newer daemon knows reads as `internal`. */
+  code: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]).catch('internal'),
   message: z.string(),
   hint: z.string().nullable(),
 })
@@ -205,9 +209,9 @@ export type ControlEvent = z.output<typeof eventSchema>
 
 export const EVENT_STREAM = 'application/x-ndjson'
 
-type Awaitable<T> = T | Promise<T>
+export type Awaitable<T> = T | Promise<T>
 
-interface LongWork {
+export interface LongWork {
   readonly onProgress: (progress: Progress) => void
   /**
    * Aborts when the one who asked has gone away, or the daemon stops (then with an `interrupted` NarvikError as its

@@ -25,18 +25,18 @@ export function checkProc(): void {
 }
 
 /**
- * The error for a system error at a file of a tree. `action` completes `Cannot …` and names the file as the user knows it;
- * the path in Node's own message would be one through /proc.
+ * What to throw for a failure at a file of a tree: a NarvikError for a system error, anything else as it is. `action` completes `Cannot …` and
+ * names the file as the user knows it; the path in Node's own message would be one through /proc.
  */
-export function treeError(error: unknown, action: string): NarvikError {
+export function treeError(error: unknown, action: string): unknown {
   const code = systemCode(error)
-  if (code === undefined) return fromSystemError(error, action)
+  if (code === undefined || error instanceof NarvikError) return error
   const plain = messageOf(error).replace(/, \w+ '[^]*$/, '')
   return fromSystemError(Object.assign(new Error(plain, { cause: error }), { code }), action)
 }
 
 /** As `treeError`, for a file that was there with its right kind a moment ago. */
-export function changedError(error: unknown, action: string): NarvikError {
+export function changedError(error: unknown, action: string): unknown {
   const code = systemCode(error)
   if (code === undefined || !GONE.has(code)) return treeError(error, action)
   return new NarvikError('changed-while-reading', `Cannot ${action}: found it gone or replaced (${code}), needed the tree unchanged`, { cause: error })

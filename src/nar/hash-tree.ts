@@ -1,6 +1,7 @@
-import type { Listing } from '../image/listing.ts'
+import { NarvikError } from '../errors.ts'
+import { Listing } from '../image/listing.ts'
 import { NarHash } from '../image/nar-hash.ts'
-import { runTreeJob } from './tree-thread.ts'
+import { runTask, type TreeResult } from './thread/pool.ts'
 
 export interface HashedTree {
   readonly narHash: NarHash
@@ -14,9 +15,11 @@ export interface HashedTree {
  * NAR that are hashed, some ten times a second.
  * @throws NarvikError as `scanTree`, and `changed-while-reading`; the reason of `signal` when it is aborted.
  */
-export async function hashTree(path: string, { signal, onProgress }: { signal?: AbortSignal, onProgress?: (bytesSoFar: number) => void } = {}): Promise<HashedTree> {
-  const { digest, narSize, listing } = await runTreeJob(path, { hash: true, signal, onProgress })
-  return { narHash: NarHash.fromBytes(digest), narSize, listing }
+export async function hashTree(path: string, options: { signal?: AbortSignal, onProgress?: (bytesSoFar: number) => void } = {}): Promise<HashedTree> {
+  const result = await runTask({ task: 'hash', root: path }, options)
+  const listing = listingOf(result)
+  if (result.digest === undefined || result.narSize === undefined) throw new NarvikError('internal', `Cannot hash ${path}: found no hash in the answer, needed one`)
+  return { narHash: NarHash.fromBytes(result.digest), narSize: result.narSize, listing }
 }
 
 /**
@@ -25,5 +28,10 @@ export async function hashTree(path: string, { signal, onProgress }: { signal?: 
  *   NAR (names over 255 bytes, targets over 4095, 64 levels); `too-large`. The message names the entry.
  */
 export async function scanTree(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<Listing> {
-  return (await runTreeJob(path, { hash: false, signal })).listing
+  return listingOf(await runTask({ task: 'scan', root: path }, { signal }))
+}
+
+function listingOf({ columns }: TreeResult): Listing {
+  if (columns === undefined) throw new NarvikError('internal', 'Cannot scan a tree: found no listing in the answer, needed one')
+  return new Listing(columns)
 }

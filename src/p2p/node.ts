@@ -197,6 +197,18 @@ export class P2pNode implements StreamOpener {
     for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(`banned: ${reason}`))
   }
 
+  isBanned(peerId: string): boolean {
+    return this.#parts.bans.has(peerId)
+  }
+
+  /** Calls `listener` each time a peer is connected and has said what it speaks; returns how to stop that. */
+  onPeer(listener: (peerId: string) => void): () => void {
+    const { stack } = this.#parts
+    const onIdentify = ({ detail }: { detail: { peerId: { toString(): string } } }): void => { listener(detail.peerId.toString()) }
+    stack.addEventListener('peer:identify', onIdentify)
+    return () => { stack.removeEventListener('peer:identify', onIdentify) }
+  }
+
   /** Resolves once the peer is connected and has said what it speaks; rejects with the signal's reason. */
   async waitForPeer(peerId: string, { signal }: { signal: AbortSignal }): Promise<void> {
     const { stack } = this.#parts

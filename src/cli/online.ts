@@ -1,0 +1,83 @@
+import { resolve } from 'node:path'
+import { NarvikError } from '../errors.ts'
+import { parseRef, refText } from '../image/ref.ts'
+import type { VerifyReportJson } from '../control/api.ts'
+import { plural } from './format.ts'
+import type { Action, Answer } from './outcome.ts'
+import * as views from './views.ts'
+import type { Paint } from './table.ts'
+
+/** The commands that ask the daemon. References are checked here too, so that a wrong one is wrong usage with or without a daemon. */
+
+interface Named {
+  readonly name?: string
+}
+
+export function importImage(path: string, { name }: Named): Action {
+  return async ({ client, onProgress }) => {
+    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }) }, { onProgress })
+    return answer(image, views.imageView)
+  }
+}
+
+export function fetchImage(ref: string, { name, timeout }: Named & { readonly timeout?: number }): Action {
+  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
+  return async ({ client, onProgress }) => answer(await client().fetch(request, { onProgress }), views.imageView)
+}
+
+export function list(): Action {
+  return async ({ client }) => answer(await client().list(), views.imageListView)
+}
+
+export function show(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().show(checked), views.imageDetailsView)
+}
+
+export function verify(ref: string | undefined, { all = false }: { readonly all?: boolean }): Action {
+  if ((ref === undefined) !== all) {
+    throw new NarvikError('invalid-argument', `Cannot verify: found ${all ? 'both REF and --all' : 'neither REF nor --all'}, needed one of the two`)
+  }
+  const request = ref === undefined ? { all: true } as const : { ref: checkRef(ref) }
+  return async ({ client, onProgress }) => {
+    const report = await client().verify(request, { onProgress })
+    const failure = verifyFailure(report)
+    return { ...answer(report, views.verifyView), ...(failure === undefined ? {} : { failure }) }
+  }
+}
+
+export function exportImage(ref: string, dest: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client, onProgress }) => answer(await client().export({ ref: checked, dest: resolve(dest) }, { onProgress }), ({ path }) => path)
+}
+
+export function remove(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function status(): Action {
+  return async ({ client }) => answer(await client().status(), views.statusView)
+}
+
+export function peers(): Action {
+  return async ({ client }) => answer(await client().peers(), views.peersView)
+}
+
+export function transfers(): Action {
+  return async ({ client }) => answer(await client().transfers(), views.transfersView)
+}
+
+function answer<T>(json: T, view: (json: T, paint: Paint) => string): Answer {
+  return { json, text: paint => view(json, paint) }
+}
+
+function checkRef(text: string): string {
+  return refText(parseRef(text))
+}
+
+function verifyFailure({ results }: VerifyReportJson): NarvikError | undefined {
+  const failed = results.filter(({ verdict }) => verdict === 'fail')
+  if (failed.length === 0) return undefined
+  return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')}: found other bytes on disk, needed those of their NAR hashes`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
+}

@@ -1,0 +1,137 @@
+import { Command, CommanderError, Option } from 'commander'
+import type { ConfigFlags } from '../config.ts'
+import { NarvikError } from '../errors.ts'
+import { dump, hash, restore } from './offline.ts'
+import * as online from './online.ts'
+import type { Action } from './outcome.ts'
+
+/** What every command takes. */
+export interface CommonOptions {
+  readonly json?: boolean
+  readonly socket?: string
+  /** Only of the commands that show what changes. */
+  readonly watch?: boolean
+}
+
+export interface DaemonOptions extends CommonOptions {
+  readonly file?: string
+  readonly flags: ConfigFlags
+}
+
+/** Who carries out what the command line asks for. */
+export interface Runner {
+  readonly run: (action: Action, options: CommonOptions) => Promise<void>
+  readonly daemon: (options: DaemonOptions) => Promise<void>
+}
+
+/** The command line of docs/CLI.md; it parses, and leaves the doing and the printing to `runner`. */
+export function createProgram(version: string, runner: Runner): Command {
+  const program = new Command('narvik')
+    .description('Moves Nix-built VM images between the hosts of a fleet, and shows none before its NAR hash is proven.')
+    .version(version, '--version', 'print the version')
+    .helpOption('--help', 'print this help')
+    .helpCommand(false)
+    .exitOverride()
+    .configureOutput({ outputError: () => undefined })
+  addDaemon(program, runner)
+  addOnline(program, runner)
+  addOffline(program, runner)
+  for (const command of program.commands) command.copyInheritedSettings(program).helpOption('--help', 'print this help')
+  return program
+}
+
+/** A mistake on the command line as an error with a code; undefined where the exit is no mistake, as after `--help`. */
+export function usageError({ code, message, exitCode }: CommanderError, args: readonly string[]): NarvikError | undefined {
+  if (exitCode === 0) return undefined
+  if (code === 'commander.help') return new NarvikError('invalid-argument', 'Cannot take the command line: found no command, needed one', { hint: 'See: narvik --help' })
+  const known = args[0] !== undefined && /^[a-z]+$/.test(args[0]) && code !== 'commander.unknownCommand'
+  const help = known ? `narvik ${args[0]} --help` : 'narvik --help'
+  const [said = '', suggestion] = message.replace(/^error: /, '').split('\n')
+  const found = WORDING.reduce((text, [pattern, replacement]) => text.replace(pattern, replacement), said)
+  const hint = suggestion === undefined ? `See: ${help}` : suggestion.replace(/^\((.*)\)$/, '$1')
+  return new NarvikError('invalid-argument', `Cannot take the command line: found ${found}, needed what '${help}' says`, { hint })
+}
+
+/** Makes Commander's own messages fit the sentence. */
+const WORDING: readonly (readonly [RegExp, string])[] = [
+  [/^unknown /, 'an unknown '],
+  [/^missing required argument '(.*)'$/, 'no $1'],
+  [/^option '(\S+).*' argument missing$/, 'no value for $1'],
+  [/^option '(\S+)' cannot be used with option '(\S+)'$/, '$1 and $2 together'],
+  [/^too many arguments .*$/, 'too many arguments'],
+]
+
+function addDaemon(program: Command, { daemon }: Runner): void {
+  common(program.command('daemon'))
+    .description('run the node in the foreground, until Ctrl-C')
+    .option('--config <file>', 'read this configuration file')
+    .option('--data-dir <dir>', 'keep the host\'s key, the catalog and the images there')
+    .option('--listen <multiaddr>', 'listen there; may be repeated', collect)
+    .option('--bootstrap <multiaddr>', 'dial this peer until it answers; may be repeated', collect)
+    .option('--fleet-key <file>', 'speak only to hosts that hold the key in this file')
+    .option('--no-mdns', 'do not look for peers on the LAN')
+    .action((options: CommonOptions & ConfigFlags & { readonly config?: string, readonly fleetKey?: string }) => {
+      const { json, config, fleetKey, mdns, ...flags } = options
+      return daemon({
+        ...(json === undefined ? {} : { json }),
+        ...(config === undefined ? {} : { file: config }),
+        // Without the flag Commander says true, which is no wish: the file may say otherwise.
+        flags: { ...flags, ...(fleetKey === undefined ? {} : { fleetKeyFile: fleetKey }), ...(mdns === false ? { mdns } : {}) },
+      })
+    })
+}
+
+function addOnline(program: Command, { run }: Runner): void {
+  common(program.command('import <PATH>')).description('prove a tree or store path, and announce it')
+    .option('--name <name>', 'give the image this name')
+    .action((path: string, options: CommonOptions & { name?: string }) => run(online.importImage(path, options), options))
+  common(program.command('fetch <REF>')).description('find, receive and prove an image; REF is a NAR hash, a store path or a name')
+    .option('--name <name>', 'give the image this name')
+    .option('--timeout <seconds>', 'give up after this time', parseSeconds)
+    .action((ref: string, options: CommonOptions & { name?: string, timeout?: number }) => run(online.fetchImage(ref, options), options))
+  common(program.command('list')).description('show the catalog')
+    .action((options: CommonOptions) => run(online.list(), options))
+  common(program.command('show <REF>')).description('show an image with its journal and the evidence')
+    .action((ref: string, options: CommonOptions) => run(online.show(ref), options))
+  common(program.command('verify [REF]')).description('prove again what is on disk')
+    .option('--all', 'every image')
+    .action((ref: string | undefined, options: CommonOptions & { all?: boolean }) => run(online.verify(ref, options), options))
+  common(program.command('export <REF> <DEST>')).description('copy a verified tree out')
+    .action((ref: string, dest: string, options: CommonOptions) => run(online.exportImage(ref, dest), options))
+  common(program.command('rm <REF>')).description('remove an image from this host')
+    .action((ref: string, options: CommonOptions) => run(online.remove(ref), options))
+  watchable(program.command('status')).description('show the node')
+    .action((options: CommonOptions) => run(online.status(), options))
+  watchable(program.command('peers')).description('show the peers')
+    .action((options: CommonOptions) => run(online.peers(), options))
+  watchable(program.command('transfers')).description('show what is being received and sent')
+    .action((options: CommonOptions) => run(online.transfers(), options))
+}
+
+function addOffline(program: Command, { run }: Runner): void {
+  common(program.command('hash <PATH>')).description('print the NAR hash of a tree; needs no daemon')
+    .action((path: string, options: CommonOptions) => run(hash(path), options))
+  common(program.command('dump <PATH>')).description('write the NAR of a tree to standard output; needs no daemon')
+    .action((path: string, options: CommonOptions) => run(dump(path), options))
+  common(program.command('restore <DEST>')).description('make a tree of the NAR on standard input; needs no daemon')
+    .action((dest: string, options: CommonOptions) => run(restore(dest), options))
+}
+
+function common(command: Command): Command {
+  return command
+    .option('--json', 'print one JSON document')
+    .option('--socket <path>', 'the control socket of the daemon')
+}
+
+function watchable(command: Command): Command {
+  return common(command).addOption(new Option('--watch', 'keep it on the screen').conflicts('json'))
+}
+
+function collect(value: string, before: readonly string[] = []): string[] {
+  return [...before, value]
+}
+
+function parseSeconds(text: string): number {
+  if (/^\d+(\.\d+)?$/.test(text) && Number(text) > 0) return Number(text)
+  throw new NarvikError('invalid-argument', `Cannot take --timeout: found ${JSON.stringify(text)}, needed a number of seconds above 0`)
+}

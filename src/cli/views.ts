@@ -1,0 +1,125 @@
+import type { Evidence, StageResult } from '../image/verdict.ts'
+import type { ImageState } from '../image/states.ts'
+import type { ImageDetailsJson, ImageJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
+import { etaSeconds } from './bar.ts'
+import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
+import { fields, table, type Cell, type Paint, type Style } from './table.ts'
+
+/** What people are shown of each answer; scripts use `--json`. */
+
+export function imageView(image: ImageJson, paint: Paint): string {
+  return fields({
+    'NAR hash': image.narHash,
+    'name': image.name,
+    'state': stateCell(image.state),
+    'reason': image.reason,
+    'size': image.narSize === null ? null : `${formatBytes(image.narSize)} (${plural(image.narSize, 'byte')})`,
+    'path': image.path,
+    'store path': image.storePath,
+    'source': image.source,
+    'note': image.note,
+  }, paint)
+}
+
+export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string {
+  const more = fields({
+    'references': image.references.length === 0 ? 'none' : image.references.join(' '),
+    'deriver': image.deriver,
+    'ca': image.ca,
+    'signatures': image.signatures.length === 0 ? 'none' : image.signatures.join(' '),
+    'created': formatTime(image.createdAt),
+    'verified': image.verifiedAt === null ? null : formatTime(image.verifiedAt),
+  }, paint)
+  return [imageView(image, paint), more, `${paint('bold', 'journal')}\n${image.journal.map(entry => journalLines(entry, paint)).join('\n')}`].join('\n\n')
+}
+
+export function imageListView(images: readonly ImageJson[], paint: Paint): string {
+  if (images.length === 0) return 'no images yet; get one with: narvik import PATH, or narvik fetch REF'
+  const rows = images.map(({ narHash, name, state, narSize, source, createdAt }) =>
+    [narHash, name ?? '-', stateCell(state), narSize === null ? '-' : formatBytes(narSize), source, formatTime(createdAt)])
+  return table(['NAR HASH', 'NAME', 'STATE', 'SIZE', 'SOURCE', 'CREATED'], rows, paint)
+}
+
+export function verifyView({ results }: VerifyReportJson, paint: Paint): string {
+  if (results.length === 0) return 'no images to verify'
+  const rows = results.map(({ narHash, name, verdict, reason }): Cell[] => [verdictCell(verdict), narHash, name ?? '-', reason ?? ''])
+  return table(['VERDICT', 'NAR HASH', 'NAME', 'REASON'], rows, paint)
+}
+
+export function statusView(status: StatusJson, paint: Paint): string {
+  const images = Object.entries(status.images).filter(([, count]) => count > 0).map(([state, count]) => `${count} ${state}`)
+  return fields({
+    'peer id': status.peerId,
+    'addresses': status.addresses.length === 0 ? 'none' : status.addresses.join(' '),
+    'version': status.version,
+    'uptime': formatSeconds(status.uptimeSeconds),
+    'peers': String(status.peers),
+    'fleet': status.fleet ? 'yes, strangers are kept out' : 'no fleet key',
+    'images': images.length === 0 ? 'none' : images.join(', '),
+    'nix': status.nix.detail,
+    'data': `${status.dataDir} (${formatBytes(status.freeBytes)} free)`,
+    'socket': status.socket,
+  }, paint)
+}
+
+export function peersView(peers: readonly PeerJson[], paint: Paint): string {
+  if (peers.length === 0) return 'no peers yet'
+  const rows = peers.map((peer): Cell[] => [
+    peer.peerId,
+    peer.banned ? { text: 'banned', style: 'red' } : peer.direction ?? 'none',
+    peer.latencyMs === null ? '-' : `${peer.latencyMs.toFixed(1)} ms`,
+    formatBytes(peer.bytesReceived),
+    formatBytes(peer.bytesSent),
+    peer.agent ?? '-',
+    peer.addresses.join(' '),
+  ])
+  return table(['PEER', 'CONNECTION', 'LATENCY', 'RECEIVED', 'SENT', 'AGENT', 'ADDRESSES'], rows, paint)
+}
+
+export function transfersView(transfers: readonly TransferJson[], paint: Paint): string {
+  if (transfers.length === 0) return 'no transfers under way'
+  const rows = transfers.map((transfer): Cell[] => {
+    const eta = etaSeconds(transfer)
+    return [
+      transfer.direction,
+      transfer.name ?? transfer.narHash,
+      transfer.phase,
+      transfer.totalBytes === null ? formatBytes(transfer.bytes) : `${formatBytes(transfer.bytes)} / ${formatBytes(transfer.totalBytes)}`,
+      `${formatBytes(transfer.bytesPerSecond)}/s`,
+      eta === undefined ? '-' : formatSeconds(eta),
+      String(transfer.peers.length),
+    ]
+  })
+  return table(['DIRECTION', 'IMAGE', 'PHASE', 'DONE', 'RATE', 'ETA', 'PEERS'], rows, paint)
+}
+
+function journalLines({ at, from, to, event, reason, evidence }: JournalEntryJson, paint: Paint): string {
+  const change = [from, to].filter(state => state !== null).join(' -> ')
+  return [`  ${formatTime(at)}  ${paint('cyan', harmless(event))}  ${change}: ${harmless(reason)}`, ...evidenceLines(evidence ?? {}, paint)].join('\n')
+}
+
+function * evidenceLines({ verdict, peers = [], notes = [] }: Evidence, paint: Paint): Generator<string> {
+  for (const stage of verdict?.stages ?? []) yield * stageLines(stage, paint)
+  for (const { peerId, bytes, outcome, detail } of peers) {
+    yield `    ${paint(outcome === 'lied' ? 'red' : 'dim', outcome)}  ${formatBytes(bytes)} from ${harmless(peerId)}${detail === null ? '' : `: ${harmless(detail)}`}`
+  }
+  for (const note of notes) yield `    note  ${harmless(note)}`
+}
+
+function * stageLines({ stage, verdict, detail, expected, found }: StageResult, paint: Paint): Generator<string> {
+  yield `    ${paint(VERDICT_STYLES[verdict], verdict)}  ${harmless(stage)}: ${harmless(detail)}`
+  if (expected !== undefined) yield `      expected  ${harmless(expected)}`
+  if (found !== undefined) yield `      found     ${harmless(found)}`
+}
+
+const VERDICT_STYLES = { pass: 'green', fail: 'red', skipped: 'dim' } as const satisfies Record<StageResult['verdict'], Style>
+
+const STATE_STYLES = { wanted: 'yellow', receiving: 'yellow', quarantined: 'yellow', verified: 'green', rejected: 'red' } as const satisfies Record<ImageState, Style>
+
+function stateCell(state: ImageState): Cell {
+  return { text: state, style: STATE_STYLES[state] }
+}
+
+function verdictCell(verdict: 'pass' | 'fail'): Cell {
+  return { text: verdict, style: VERDICT_STYLES[verdict] }
+}

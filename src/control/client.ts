@@ -1,0 +1,174 @@
+import { request as httpRequest, type IncomingMessage } from 'node:http'
+import type { z } from 'zod'
+import { NarvikError, messageOf, systemCode } from '../errors.ts'
+import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
+import {
+  errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, peerListSchema,
+  statusSchema, transferListSchema, verifyReportSchema,
+  type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type PeerJson, type Progress, type StatusJson,
+  type TransferJson, type VerifyReportJson,
+} from './api.ts'
+
+export interface CallOptions {
+  readonly signal?: AbortSignal
+}
+
+export interface WorkOptions extends CallOptions {
+  readonly onProgress?: (progress: Progress) => void
+}
+
+/**
+ * Asks the daemon behind a control socket; references and paths are sent as text, and the daemon judges them.
+ * Every method throws the NarvikError that the daemon answered, or `unreachable`.
+ */
+export class ControlClient {
+  readonly #socket: string
+
+  constructor({ socket }: { readonly socket: string }) {
+    this.#socket = socket
+  }
+
+  status(options?: CallOptions): Promise<StatusJson> {
+    return this.#ask('GET', '/v1/status', statusSchema, options)
+  }
+
+  peers(options?: CallOptions): Promise<PeerJson[]> {
+    return this.#ask('GET', '/v1/peers', peerListSchema, options)
+  }
+
+  transfers(options?: CallOptions): Promise<TransferJson[]> {
+    return this.#ask('GET', '/v1/transfers', transferListSchema, options)
+  }
+
+  list(options?: CallOptions): Promise<ImageJson[]> {
+    return this.#ask('GET', '/v1/images', imageListSchema, options)
+  }
+
+  show(ref: string, options?: CallOptions): Promise<ImageDetailsJson> {
+    return this.#ask('GET', `/v1/images/${encodeURIComponent(ref)}`, imageDetailsSchema, options)
+  }
+
+  remove(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
+  }
+
+  import(request: { readonly path: string, readonly name?: string }, options?: WorkOptions): Promise<ImageJson> {
+    return this.#work('/v1/import', request, imageSchema, options)
+  }
+
+  fetch(request: { readonly ref: string, readonly name?: string, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
+    return this.#work('/v1/fetch', request, imageSchema, options)
+  }
+
+  verify(request: { readonly ref: string } | { readonly all: true }, options?: WorkOptions): Promise<VerifyReportJson> {
+    return this.#work('/v1/verify', request, verifyReportSchema, options)
+  }
+
+  export(request: { readonly ref: string, readonly dest: string }, options?: WorkOptions): Promise<ExportResultJson> {
+    return this.#work('/v1/export', request, exportResultSchema, options)
+  }
+
+  async #ask<T>(method: string, path: string, schema: z.ZodType<T>, { signal }: CallOptions = {}): Promise<T> {
+    const response = await this.#send(method, path, undefined, signal)
+    const answer = await readDocument(response, signal)
+    if (response.statusCode !== 200) throw failure(checked(errorAnswerSchema, answer).error)
+    return checked(schema, answer)
+  }
+
+  async #work<T>(path: string, request: object, schema: z.ZodType<T>, { onProgress, signal }: WorkOptions = {}): Promise<T> {
+    const response = await this.#send('POST', path, JSON.stringify(request), signal)
+    if (response.headers['content-type'] !== EVENT_STREAM) throw failure(checked(errorAnswerSchema, await readDocument(response, signal)).error)
+    for await (const line of readLines(response, signal)) {
+      const event = checked(eventSchema, parse(line))
+      if (event.type === 'progress') onProgress?.(event)
+      else if (event.type === 'error') throw failure(event.error)
+      else return checked(schema, event.result)
+    }
+    throw connectionLost()
+  }
+
+  #send(method: string, path: string, body: string | undefined, signal: AbortSignal | undefined): Promise<IncomingMessage> {
+    const headers = body === undefined ? {} : { 'content-type': 'application/json', 'accept': EVENT_STREAM, 'content-length': Buffer.byteLength(body) }
+    return new Promise((resolve, reject) => {
+      const request = httpRequest({ socketPath: this.#socket, method, path, headers, agent: false, ...(signal === undefined ? {} : { signal }) })
+      request.once('response', resolve)
+      // Stays for the whole answer: a connection that breaks later is reported by the response, and again here.
+      request.on('error', error => { reject(this.#unreachable(error)) })
+      request.end(body)
+    })
+  }
+
+  #unreachable(error: Error): Error {
+    if (error.name === 'AbortError') return error
+    if (systemCode(error) === 'ECONNRESET') return connectionLost(error)
+    return new NarvikError('unreachable', `Cannot reach the daemon on ${this.#socket}: found ${REASONS[systemCode(error) ?? ''] ?? messageOf(error)}, needed a daemon that answers`, { hint: 'Start one with: narvik daemon; or name its socket with --socket', cause: error })
+  }
+}
+
+const REASONS: Readonly<Record<string, string>> = {
+  ENOENT: 'no such socket',
+  ECONNREFUSED: 'a socket without a daemon behind it',
+  EACCES: 'a socket that this user may not open',
+  ENOTSOCK: 'a file that is no socket',
+}
+
+async function readDocument(response: IncomingMessage, signal: AbortSignal | undefined): Promise<unknown> {
+  let text = ''
+  for await (const part of readText(response, signal)) {
+    text += part
+    limit(text)
+  }
+  return parse(text)
+}
+
+async function * readLines(response: IncomingMessage, signal: AbortSignal | undefined): AsyncGenerator<string> {
+  let rest = ''
+  for await (const part of readText(response, signal)) {
+    rest += part
+    limit(rest)
+    if (!part.includes('\n')) continue
+    const lines = rest.split('\n')
+    rest = lines.pop() ?? ''
+    yield * lines
+  }
+}
+
+async function * readText(response: IncomingMessage, signal: AbortSignal | undefined): AsyncGenerator<string> {
+  response.setEncoding('utf8')
+  try {
+    for await (const part of response) yield part as string
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw systemCode(error) === 'ECONNRESET' ? connectionLost(error) : error
+  }
+}
+
+function limit(text: string): void {
+  if (text.length > MAX_CONTROL_ANSWER_BYTES) throw notNarvik(`more than ${MAX_CONTROL_ANSWER_BYTES} bytes`)
+}
+
+function parse(text: string): unknown {
+  try {
+    return JSON.parse(text)
+  } catch (error) {
+    throw notNarvik('text that is no JSON', error)
+  }
+}
+
+function checked<T>(schema: z.ZodType<T>, answer: unknown): T {
+  const result = schema.safeParse(answer)
+  if (!result.success) throw notNarvik(`a bad ${result.error.issues[0]?.path.join('.') ?? 'document'}`, result.error)
+  return result.data
+}
+
+function notNarvik(found: string, cause?: unknown): NarvikError {
+  return new NarvikError('unreachable', `Cannot read the daemon's answer: found ${found}, needed one of docs/CONTROL-API.md`, { hint: 'Check that the socket is that of a Narvik daemon, of about this version', cause })
+}
+
+function connectionLost(cause?: unknown): NarvikError {
+  return new NarvikError('unreachable', 'Cannot finish: found the daemon gone before its answer was complete, needed it running', { hint: 'Ask again once it is up; what was received is kept', cause })
+}
+
+function failure({ code, message, hint }: ErrorBody): NarvikError {
+  return new NarvikError(code, message, hint === null ? {} : { hint })
+}

@@ -1,0 +1,57 @@
+import type { z } from 'zod'
+import { NarvikError } from '../errors.ts'
+import { explainMismatch } from '../mismatch.ts'
+import {
+  exportRequest, fetchRequest, importRequest, noFields, refParams, verifyRequest,
+  type Awaitable, type LongWork, type Tasks,
+} from './api.ts'
+
+type Run = (tasks: Tasks, work: LongWork) => Awaitable<unknown>
+
+/** One request that the control socket answers. */
+export interface Route {
+  readonly method: 'GET' | 'POST' | 'DELETE'
+  readonly url: string
+  /** Whether it may be answered with a stream of events. */
+  readonly long: boolean
+  /**
+   * Checks the fields of a request and binds them to the task.
+   * @throws NarvikError `invalid-argument` with the field.
+   */
+  readonly prepare: (fields: unknown) => Run
+}
+
+export const ROUTES: readonly Route[] = [
+  short('GET', '/v1/status', noFields, tasks => tasks.status()),
+  short('GET', '/v1/peers', noFields, tasks => tasks.peers()),
+  short('GET', '/v1/transfers', noFields, tasks => tasks.transfers()),
+  short('GET', '/v1/images', noFields, tasks => tasks.list()),
+  short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
+  short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
+  long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
+  long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
+  long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),
+  long('/v1/export', exportRequest, (tasks, request, work) => tasks.exportImage({ ...request, ...work })),
+]
+
+function short<T>(method: 'GET' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T) => Awaitable<unknown>): Route {
+  return { method, url, long: false, prepare: bindTo(`${method} ${url}`, schema, run) }
+}
+
+function long<T>(url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T, work: LongWork) => Awaitable<unknown>): Route {
+  return { method: 'POST', url, long: true, prepare: bindTo(`POST ${url}`, schema, run) }
+}
+
+function bindTo<T>(route: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T, work: LongWork) => Awaitable<unknown>) {
+  return (fields: unknown): Run => {
+    const result = schema.safeParse(fields)
+    if (!result.success) throw badRequest(route, result.error, fields)
+    return (tasks, work) => run(tasks, result.data, work)
+  }
+}
+
+function badRequest(route: string, error: z.ZodError, fields: unknown): NarvikError {
+  const { field, found, needed } = explainMismatch(error, fields)
+  const place = field === '' ? '' : ` as ${field}`
+  return new NarvikError('invalid-argument', `Cannot take ${route}: found ${found}${place}, needed ${needed}`)
+}

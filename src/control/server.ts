@@ -1,0 +1,162 @@
+import type { ServerResponse } from 'node:http'
+import type { Socket } from 'node:net'
+import { setTimeout as delay } from 'node:timers/promises'
+import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
+import { NarvikError } from '../errors.ts'
+import { CONTROL_REQUEST_TIMEOUT_MS, CONTROL_STOP_TIMEOUT_MS, MAX_CONTROL_BODY_BYTES, MAX_CONTROL_CONNECTIONS } from '../limits.ts'
+import type { Logger } from '../log.ts'
+import { EVENT_STREAM, type ControlEvent, type Progress, type Tasks } from './api.ts'
+import { failureOf, toNarvikError } from './failure.ts'
+import { ROUTES, type Route } from './routes.ts'
+import { listenOnSocket } from './socket.ts'
+
+export interface ControlServerInit {
+  /** Path of the Unix socket. */
+  readonly socket: string
+  /** Milliseconds for a client to send its whole request. */
+  readonly requestTimeoutMs?: number
+}
+
+const DEFAULTS = { requestTimeoutMs: CONTROL_REQUEST_TIMEOUT_MS }
+
+/** Characters of one part of an address: a store path, each of its characters %-escaped. */
+const MAX_PARAM_CHARS = 4096
+
+/** Answers the requests of docs/CONTROL-API.md on a Unix socket by asking `tasks`. */
+export function createControlServer(components: { readonly tasks: Tasks, readonly logger: Logger }, init: ControlServerInit): ControlServer {
+  const { socket, requestTimeoutMs } = { ...DEFAULTS, ...init }
+  const app = fastify({
+    logger: false,
+    bodyLimit: MAX_CONTROL_BODY_BYTES,
+    requestTimeout: requestTimeoutMs,
+    http: { headersTimeout: requestTimeoutMs, connectionsCheckingInterval: Math.min(requestTimeoutMs, 1000) },
+    routerOptions: { maxParamLength: MAX_PARAM_CHARS },
+    exposeHeadRoutes: false,
+    return503OnClosing: false,
+    frameworkErrors: (error, _request, reply) => { sendFailure(reply, error) },
+    clientErrorHandler: answerBadClient,
+  })
+  app.server.maxConnections = MAX_CONTROL_CONNECTIONS
+  return new ControlServer(app, components, socket)
+}
+
+export class ControlServer {
+  readonly #app: FastifyInstance
+  readonly #tasks: Tasks
+  readonly #logger: Logger
+  readonly #socket: string
+  readonly #stopping = new AbortController()
+  readonly #underWay = new Set<Promise<void>>()
+
+  constructor(app: FastifyInstance, { tasks, logger }: { readonly tasks: Tasks, readonly logger: Logger }, socket: string) {
+    this.#app = app
+    this.#tasks = tasks
+    this.#logger = logger
+    this.#socket = socket
+    app.setErrorHandler((error, _request, reply) => { this.#sendFailure(reply, error) })
+    app.setNotFoundHandler(notFound)
+    for (const route of ROUTES) app.route({ method: route.method, url: route.url, handler: (request, reply) => this.#handle(route, request, reply) })
+  }
+
+  /** Resolves when the socket answers. */
+  async start(): Promise<void> {
+    await this.#app.ready()
+    await listenOnSocket(this.#app.server, this.#socket)
+  }
+
+  /** Aborts what is under way, waits until its answers are out, and removes the socket. */
+  async stop(): Promise<void> {
+    this.#stopping.abort(new NarvikError('interrupted', 'Cannot finish the request: found the daemon stopping, needed it running', { hint: 'Ask again once it is up; what was received is kept' }))
+    const closed = this.#app.close()
+    const giveUp = new AbortController()
+    const answered = Promise.all(this.#underWay)
+    await Promise.race([answered, delay(CONTROL_STOP_TIMEOUT_MS, undefined, { signal: giveUp.signal }).catch(() => undefined)])
+    giveUp.abort()
+    this.#app.server.closeAllConnections()
+    await closed
+  }
+
+  async #handle(route: Route, request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+    this.#stopping.signal.throwIfAborted()
+    const run = route.prepare(fieldsOf(request))
+    this.#track(reply.raw)
+    const gone = new AbortController()
+    reply.raw.once('close', () => {
+      if (!reply.raw.writableFinished) gone.abort(new NarvikError('interrupted', 'Cannot finish the request: found the client gone, needed it connected'))
+    })
+    const signal = AbortSignal.any([gone.signal, this.#stopping.signal])
+    if (!route.long || !wantsEvents(request)) return run(this.#tasks, { signal, onProgress: () => undefined })
+    reply.hijack()
+    await this.#stream(reply.raw, onProgress => run(this.#tasks, { signal, onProgress }))
+    return reply
+  }
+
+  /** Progress is left out while the client doesn't take what was sent, so that a slow one costs no memory. */
+  async #stream(response: ServerResponse, run: (onProgress: (progress: Progress) => void) => unknown): Promise<void> {
+    const send = (event: ControlEvent): void => { response.write(`${JSON.stringify(event)}\n`) }
+    response.writeHead(200, { 'content-type': EVENT_STREAM })
+    response.flushHeaders()
+    try {
+      const result = await run(progress => {
+        if (!response.writableNeedDrain && !response.writableEnded) send({ type: 'progress', ...progress })
+      })
+      send({ type: 'result', result })
+    } catch (error) {
+      this.#report(error)
+      send({ type: 'error', error: failureOf(error).body })
+    }
+    response.end()
+  }
+
+  #track(response: ServerResponse): void {
+    const done = new Promise<void>(resolve => { response.once('close', resolve) })
+    this.#underWay.add(done)
+    void done.then(() => this.#underWay.delete(done))
+  }
+
+  #sendFailure(reply: FastifyReply, error: unknown): void {
+    this.#report(error)
+    sendFailure(reply, error)
+  }
+
+  /** A failure that the client is told of is its own affair, except when it is our mistake. */
+  #report(thrown: unknown): void {
+    const error = toNarvikError(thrown)
+    if (error.code === 'internal') this.#logger.error('a control request failed', { error: error.cause ?? error })
+    else this.#logger.debug('a control request was answered with an error', { code: error.code, message: error.message })
+  }
+}
+
+function fieldsOf({ method, params, query, body }: FastifyRequest): unknown {
+  const fields = method === 'POST' ? body ?? {} : params
+  if (Object.keys(query as object).length === 0) return fields
+  throw new NarvikError('invalid-argument', 'Cannot take the request: found fields after the ?, needed none there', { hint: 'Fields of a POST go into its JSON body' })
+}
+
+function wantsEvents(request: FastifyRequest): boolean {
+  return request.headers.accept?.includes(EVENT_STREAM) ?? false
+}
+
+function notFound({ method, url }: FastifyRequest, reply: FastifyReply): void {
+  const address = url.length > 100 ? `${url.slice(0, 100)}…` : url
+  sendFailure(reply, new NarvikError('not-found', `Cannot answer ${method} ${address}: found no such route, needed one of docs/CONTROL-API.md`))
+}
+
+function sendFailure(reply: FastifyReply, error: unknown): void {
+  const { status, body } = failureOf(error)
+  void reply.status(status).send({ error: body })
+}
+
+/** What can't be read as HTTP at all, or came too slowly, has no request to answer; the connection ends with the answer. */
+function answerBadClient(error: NodeJS.ErrnoException, socket: Socket): void {
+  if (error.code === 'ECONNRESET' || !socket.writable) {
+    socket.destroy()
+    return
+  }
+  const slow = error.code === 'ERR_HTTP_REQUEST_TIMEOUT'
+  const { status, body } = failureOf(slow
+    ? new NarvikError('timed-out', 'Cannot take the request: found only a part of it in time, needed all of it')
+    : new NarvikError('invalid-argument', `Cannot take the request: found "${error.message}", needed HTTP/1.1`))
+  const text = JSON.stringify({ error: body })
+  socket.end(`HTTP/1.1 ${status} Error\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`)
+}

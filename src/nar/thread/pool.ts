@@ -1,0 +1,119 @@
+import { Worker } from 'node:worker_threads'
+import { type ErrorCode, messageOf, NarvikError } from '../../errors.ts'
+import type { ListingColumns } from '../../image/listing.ts'
+
+/** What can be done with the tree at `root`. */
+export type TreeTask =
+  | { readonly task: 'scan' | 'hash' | 'seal' | 'remove', readonly root: string }
+  | { readonly task: 'copy', readonly root: string, readonly to: string }
+  | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
+
+/** A task, and a shared number that is other than 0 once nobody waits for the answer. */
+export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer> }
+
+export interface TreeResult {
+  readonly columns?: ListingColumns
+  readonly narSize?: number
+  /** SHA-256 of the NAR. */
+  readonly digest?: Uint8Array
+}
+
+export type TreeReply =
+  | { readonly kind: 'progress', readonly bytes: number }
+  | { readonly kind: 'done', readonly result: TreeResult }
+  | { readonly kind: 'failed', readonly code: ErrorCode, readonly message: string, readonly hint: string | undefined }
+  | { readonly kind: 'cancelled' }
+
+export interface TreeTaskOptions {
+  readonly signal?: AbortSignal | undefined
+  readonly onProgress?: ((bytesSoFar: number) => void) | undefined
+}
+
+/** Has a task done in another thread, so that this one stays free. @throws what the task throws, or the reason of `signal`. */
+export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOptions): Promise<TreeResult> {
+  signal?.throwIfAborted()
+  const worker = await takeWorker()
+  const cancelled = new Int32Array(new SharedArrayBuffer(4))
+  const cancel = (): void => { Atomics.store(cancelled, 0, 1) }
+  signal?.addEventListener('abort', cancel)
+  if (signal?.aborted === true) cancel()
+  try {
+    const reply = await ask(worker, { ...task, cancelled }, onProgress)
+    if (reply.kind === 'done') return reply.result
+    if (reply.kind === 'failed') throw new NarvikError(reply.code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint })
+    signal?.throwIfAborted()
+    throw new NarvikError('internal', `Cannot ${task.task} ${task.root}: found the reply '${reply.kind}', needed 'done'`)
+  } finally {
+    signal?.removeEventListener('abort', cancel)
+    giveBack(worker)
+  }
+}
+
+/** More would only fight for the disk and the cores; each takes some 10 MB. */
+const MAX_WORKERS = 3
+/** Milliseconds that a thread without work is kept: starting one takes some 50. */
+const IDLE_MS = 5000
+
+const idle: { readonly worker: Worker, readonly timer: NodeJS.Timeout }[] = []
+const waiting: ((worker: Worker) => void)[] = []
+const dead = new WeakSet<Worker>()
+let workers = 0
+
+async function takeWorker(): Promise<Worker> {
+  const kept = idle.pop()
+  if (kept !== undefined) {
+    clearTimeout(kept.timer)
+    kept.worker.ref()
+    return kept.worker
+  }
+  if (workers < MAX_WORKERS) return startWorker()
+  return new Promise(resolve => { waiting.push(resolve) })
+}
+
+function startWorker(): Worker {
+  // Flags of the process, such as those of a test runner, are not for a thread.
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { execArgv: [] })
+  workers++
+  worker.once('exit', () => {
+    workers--
+    dead.add(worker)
+    const at = idle.findIndex(each => each.worker === worker)
+    if (at >= 0) clearTimeout(idle.splice(at, 1)[0]?.timer)
+    if (workers < MAX_WORKERS) waiting.shift()?.(startWorker())
+  })
+  // Whoever waits for an answer has a listener of his own; without this one an error between two jobs would end the process.
+  worker.on('error', () => undefined)
+  return worker
+}
+
+function giveBack(worker: Worker): void {
+  if (dead.has(worker)) return
+  const next = waiting.shift()
+  if (next !== undefined) {
+    next(worker)
+    return
+  }
+  worker.unref()
+  idle.push({ worker, timer: setTimeout(() => void worker.terminate(), IDLE_MS).unref() })
+}
+
+function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => void) | undefined): Promise<TreeReply> {
+  return new Promise((resolve, reject) => {
+    const done = (): void => { worker.off('message', onMessage).off('error', onError).off('exit', onExit) }
+    const onMessage = (reply: TreeReply): void => {
+      if (reply.kind === 'progress') {
+        onProgress?.(reply.bytes)
+        return
+      }
+      done()
+      resolve(reply)
+    }
+    const onError = (cause: unknown): void => {
+      done()
+      reject(new NarvikError('internal', `Cannot ${job.task} ${job.root}: found that the thread for it failed (${messageOf(cause)}), needed an answer`, { cause }))
+    }
+    const onExit = (): void => { onError(new Error('The thread ended')) }
+    worker.on('message', onMessage).on('error', onError).on('exit', onExit)
+    worker.postMessage(job)
+  })
+}

@@ -1,0 +1,84 @@
+import { lstatSync } from 'node:fs'
+import { parentPort } from 'node:worker_threads'
+import { messageOf, NarvikError } from '../../errors.ts'
+import { Listing } from '../../image/listing.ts'
+import { narSizeOf } from '../layout.ts'
+import { copyNow } from './copy.ts'
+import { hashContents } from './hash-contents.ts'
+import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
+import { removeNow } from './remove.ts'
+import { sealNow } from './seal.ts'
+import { makeSkeleton } from './skeleton.ts'
+import { walkTree } from './walk.ts'
+
+// The thread in which trees are handled: it takes one job at a time, and uses the file system without waiting turns.
+
+const PROGRESS_MS = 100
+
+class Cancelled extends Error {}
+
+parentPort?.on('message', (job: TreeJob) => void run(job))
+
+async function run(job: TreeJob): Promise<void> {
+  const check = checkOf(job)
+  try {
+    const result = await perform(job, check)
+    reply({ kind: 'done', result }, result.columns === undefined ? [] : buffersOf(result.columns))
+  } catch (error) {
+    reply(failure(error))
+  }
+}
+
+async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<TreeResult> {
+  switch (job.task) {
+    case 'scan': return { columns: walkTree(job.root, check).columns }
+    case 'hash': return hash(job.root, check)
+    case 'copy': copyTo(job.root, job.to, check); return {}
+    case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
+    case 'seal': await sealNow(job.root, check); return {}
+    case 'remove': removeNow(job.root, check); return {}
+  }
+}
+
+async function hash(root: string, check: (bytes?: number) => void): Promise<TreeResult> {
+  const listing = walkTree(root, check)
+  const narSize = narSizeOf(listing)
+  return { digest: await hashContents(root, listing, check), narSize, columns: listing.columns }
+}
+
+function copyTo(root: string, to: string, check: (bytes?: number) => void): void {
+  const listing = walkTree(root, check)
+  if (lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw new NarvikError('conflict', `Cannot copy to ${to}: found something there, needed nothing`)
+  try {
+    copyNow(root, to, listing, check)
+  } catch (error) {
+    removeNow(to, () => undefined)
+    throw error
+  }
+}
+
+/** What a job calls all the time: it ends one that was cancelled, and reports its progress now and then. */
+function checkOf(job: TreeJob): (bytes?: number) => void {
+  let next = performance.now() + PROGRESS_MS
+  return (bytes = 0) => {
+    if (Atomics.load(job.cancelled, 0) !== 0) throw new Cancelled()
+    if (bytes === 0 || performance.now() < next) return
+    next = performance.now() + PROGRESS_MS
+    reply({ kind: 'progress', bytes })
+  }
+}
+
+function failure(error: unknown): TreeReply {
+  if (error instanceof Cancelled) return { kind: 'cancelled' }
+  if (error instanceof NarvikError) return { kind: 'failed', code: error.code, message: error.message, hint: error.hint }
+  return { kind: 'failed', code: 'internal', message: `Cannot handle the tree: ${messageOf(error)}`, hint: undefined }
+}
+
+function buffersOf(columns: NonNullable<TreeResult['columns']>): ArrayBuffer[] {
+  const { kinds, depths, nameLengths, parents, values, starts, text } = columns
+  return [kinds, depths, nameLengths, parents, values, starts, text].map(column => column.buffer)
+}
+
+function reply(message: TreeReply, transfer: ArrayBuffer[] = []): void {
+  parentPort?.postMessage(message, transfer)
+}

@@ -1,0 +1,148 @@
+import { NarvikError } from '../../src/errors.ts'
+import { refText, type Ref } from '../../src/image/ref.ts'
+import type { ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
+
+export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
+export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
+export const PEER = '12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf'
+
+export const goodImage: ImageJson = {
+  narHash: GOOD_HASH,
+  narSize: 1_288_490_189,
+  name: 'web-1',
+  state: 'verified',
+  path: '/var/lib/narvik/images/0kd4rlz8zqw7h1ia1xdsvn8a38i8mlq8x84m82qqr9w1jvr5xaa9',
+  storePath: null,
+  references: [],
+  deriver: null,
+  ca: null,
+  signatures: [],
+  source: 'import',
+  createdAt: '2026-03-01T12:00:00.000Z',
+  verifiedAt: '2026-03-01T12:00:05.000Z',
+  reason: null,
+  note: null,
+}
+
+export const badImage: ImageJson = {
+  ...goodImage,
+  narHash: BAD_HASH,
+  narSize: null,
+  name: null,
+  state: 'rejected',
+  path: null,
+  source: 'fetch',
+  verifiedAt: null,
+  reason: 'the NAR hash of the tree is another',
+}
+
+const stages = [
+  { stage: 'shape', verdict: 'pass', detail: 'the tree has the shape of the manifest', milliseconds: 1 },
+  { stage: 'nar-hash', verdict: 'fail', detail: 'the NAR hash of the tree is another', expected: BAD_HASH, found: GOOD_HASH, milliseconds: 70 },
+] as const
+
+const badDetails: ImageDetailsJson = {
+  ...badImage,
+  journal: [
+    { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', evidence: null },
+    {
+      at: '2026-03-01T12:00:09.000Z',
+      from: 'quarantined',
+      to: 'rejected',
+      event: 'fail',
+      reason: 'the NAR hash of the tree is another',
+      evidence: {
+        verdict: { verdict: 'fail', stages, reason: 'the NAR hash of the tree is another' },
+        peers: [{ peerId: PEER, bytes: 1_288_490_189, outcome: 'lied', detail: 'the only peer that sent' }],
+      },
+    },
+  ],
+}
+
+const status: StatusJson = {
+  peerId: PEER,
+  addresses: [`/ip4/127.0.0.1/tcp/4650/p2p/${PEER}`],
+  version: '0.1.0',
+  uptimeSeconds: 3725,
+  peers: 1,
+  images: { wanted: 0, receiving: 1, quarantined: 0, verified: 1, rejected: 1 },
+  dataDir: '/var/lib/narvik',
+  socket: '/run/narvik/narvik.sock',
+  freeBytes: 53_687_091_200,
+  fleet: false,
+  nix: { available: true, detail: 'nix 2.34.8' },
+}
+
+const peer: PeerJson = {
+  peerId: PEER,
+  addresses: ['/ip4/127.0.0.1/tcp/4650'],
+  direction: 'outbound',
+  latencyMs: 0.42,
+  agent: 'narvik/0.1.0',
+  connectedSince: '2026-03-01T12:00:00.000Z',
+  banned: false,
+  bytesReceived: 644_245_094,
+  bytesSent: 0,
+}
+
+export const someProgress: Progress = {
+  narHash: GOOD_HASH,
+  phase: 'receiving',
+  bytes: 644_245_094,
+  totalBytes: 1_288_490_189,
+  bytesPerSecond: 104_857_600,
+  peers: [{ peerId: PEER, bytes: 644_245_094 }],
+}
+
+const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
+
+/**
+ * A daemon's inside that is none: it knows one good and one bad image, and answers by the last part of the path or by
+ * the name that it is asked with. `overrides` replaces single tasks.
+ */
+export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
+  return {
+    importImage: ({ path, name, ...work }) => {
+      if (path.endsWith('/absent')) throw new NarvikError('not-found', `Cannot import ${path}: found no such file, needed a file tree`)
+      return finish({ ...goodImage, name: name ?? null }, work)
+    },
+    fetchImage: ({ ref, name, ...work }) => {
+      const text = refText(ref)
+      if (text === 'slow') throw new NarvikError('timed-out', 'Cannot fetch slow: found no provider in 1 s, needed one', { hint: 'Give it more time with --timeout' })
+      if (text === 'denied') throw new NarvikError('refused', 'Cannot fetch denied: found no signature of a trusted key, needed one')
+      if (text === BAD_HASH) throw new NarvikError('verification-failed', `Cannot publish ${BAD_HASH}: found the NAR hash ${GOOD_HASH}, needed ${BAD_HASH}`, { hint: `See: narvik show ${BAD_HASH}` })
+      return finish({ ...known(ref), source: 'fetch', name: name ?? 'web-1' }, work)
+    },
+    verifyImages: ({ ref, ...work }) => finish<VerifyReportJson>({
+      results: [
+        ...(ref === 'all' || known(ref) === goodImage ? [{ narHash: GOOD_HASH, name: 'web-1', verdict: 'pass' as const, stages: stages.slice(0, 1), reason: null }] : []),
+        ...(ref === 'all' || known(ref) === badImage ? [{ narHash: BAD_HASH, name: null, verdict: 'fail' as const, stages, reason: badImage.reason }] : []),
+      ],
+    }, work),
+    exportImage: ({ ref, dest, ...work }) => {
+      if (known(ref) === badImage) throw new NarvikError('conflict', `Cannot export ${BAD_HASH}: found it rejected, needed it verified`)
+      return finish({ path: dest }, work)
+    },
+    removeImage: ({ ref }) => Promise.resolve(known(ref)),
+    list: () => [goodImage, badImage],
+    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, journal: badDetails.journal.slice(0, 1) },
+    status: () => status,
+    peers: () => [peer],
+    transfers: () => [transfer],
+    ...overrides,
+  }
+}
+
+function known(ref: Ref): ImageJson {
+  const text = refText(ref)
+  if (text === GOOD_HASH || text === 'web-1') return goodImage
+  if (text === BAD_HASH) return badImage
+  throw new NarvikError('not-found', `Cannot find ${text}: found no such image in the catalog, needed one that 'narvik list' shows`)
+}
+
+function finish<T>(result: T, { onProgress, signal }: LongWork): Promise<T> {
+  signal.throwIfAborted()
+  onProgress(someProgress)
+  onProgress({ ...someProgress, phase: 'verifying', bytes: 1_288_490_189, peers: [] })
+  return Promise.resolve(result)
+}

@@ -1,0 +1,77 @@
+import { execFile } from 'node:child_process'
+import { existsSync, readFileSync } from 'node:fs'
+import { readFile, writeFile } from 'node:fs/promises'
+import { delimiter, join } from 'node:path'
+import { promisify } from 'node:util'
+import { describe, expect, test } from 'vitest'
+import { defaultConfig } from '../../../src/config.ts'
+import { notifySystemd } from '../../../src/notify.ts'
+import { temporaryDirectory } from '../../helpers/temporary.ts'
+
+const UNIT = 'config/narvikd.service'
+const run = promisify(execFile)
+
+describe('the unit', () => {
+  const settings = new Map(readFileSync(UNIT, 'utf8').split('\n').filter(line => /^[A-Z]\w*=/.test(line)).map(line => {
+    const [key = '', ...value] = line.split('=')
+    return [key, value.join('=')] as const
+  }))
+
+  test('waits for the readiness that notifySystemd sends, from a child', () => {
+    expect(settings.get('Type')).toBe('notify')
+    expect(settings.get('NotifyAccess')).toBe('all')
+    expect(settings.get('ExecStart')).toBe('/usr/bin/env narvik daemon')
+  })
+
+  test('makes the directories that the defaults are in', () => {
+    const env = { STATE_DIRECTORY: `/var/lib/${settings.get('StateDirectory') ?? ''}`, RUNTIME_DIRECTORY: `/run/${settings.get('RuntimeDirectory') ?? ''}` }
+    const service = defaultConfig({ env, uid: 990 })
+    const root = defaultConfig({ env: {}, uid: 0 })
+    expect([service.dataDir, service.socket]).toEqual([root.dataDir, root.socket])
+    expect(settings.get('RuntimeDirectoryMode')).toBe('0750')
+  })
+
+  test('runs as the user that its sysusers file makes', async () => {
+    expect(await readFile('config/narvik.sysusers.conf', 'utf8')).toContain(`\nu ${settings.get('User') ?? '?'} `)
+  })
+
+  test('passes systemd\'s own checks, where there is systemd', async () => {
+    if (!isOnPath('systemd-analyze')) return
+    const { stderr } = await run('systemd-analyze', ['verify', UNIT])
+    expect(stderr).toBe('')
+    // The threshold is in tenths: an exposure of 2.0 of 10.
+    await run('systemd-analyze', ['security', '--offline=true', '--threshold=20', UNIT])
+  })
+})
+
+describe('the notification', () => {
+  async function fakeNotify(script: string): Promise<{ env: NodeJS.ProcessEnv, log: string }> {
+    const directory = await temporaryDirectory()
+    const log = join(directory, 'log')
+    await writeFile(join(directory, 'systemd-notify'), `#!/bin/sh\necho "$NOTIFY_SOCKET $*" >> ${log}\n${script}\n`, { mode: 0o755 })
+    return { env: { PATH: `${directory}${delimiter}${process.env.PATH ?? ''}`, NOTIFY_SOCKET: '/run/systemd/notify' }, log }
+  }
+
+  test('is sent by systemd-notify, to the socket of the service manager', async () => {
+    const { env, log } = await fakeNotify('')
+    await notifySystemd('ready', env)
+    await notifySystemd('stopping', env)
+    expect(await readFile(log, 'utf8')).toBe('/run/systemd/notify READY=1\n/run/systemd/notify STOPPING=1\n')
+  })
+
+  test('is not sent where nobody listens', async () => {
+    const { env, log } = await fakeNotify('')
+    await notifySystemd('ready', { ...env, NOTIFY_SOCKET: undefined })
+    expect(existsSync(log)).toBe(false)
+  })
+
+  test('that fails, or can not be sent, is an error', async () => {
+    const { env } = await fakeNotify('echo Connection refused >&2; exit 1')
+    await expect(notifySystemd('ready', env)).rejects.toMatchObject({ code: 'io-error', message: 'Cannot tell systemd READY=1: found "Connection refused", needed systemd-notify to send it' })
+    await expect(notifySystemd('ready', { ...env, PATH: await temporaryDirectory() })).rejects.toThrow(/READY=1: found .*ENOENT/)
+  })
+})
+
+function isOnPath(program: string): boolean {
+  return (process.env.PATH ?? '').split(delimiter).some(directory => existsSync(join(directory, program)))
+}
