@@ -197,12 +197,14 @@ export class DhtRouter implements ContentRouter {
 
   #renew(isDue: (held: Held) => boolean): void {
     const due = [...this.#held.values()].filter(isDue)
-    if (due.length === 0) return
+    const count = due.length
+    if (count === 0) return
     this.#renewing = this.#renewing.then(async () => {
       const workers = Array.from({ length: ANNOUNCE_CONCURRENCY }, async () => {
         for (let held = due.pop(); held !== undefined && !this.#stopping.signal.aborted; held = due.pop()) await this.#renewOne(held)
       })
       await Promise.all(workers)
+      this.#components.logger.debug('renewed announcements', { count })
     })
   }
 
