@@ -135,7 +135,7 @@ function defaultFile(env: NodeJS.ProcessEnv, uid: number): string {
 }
 
 function readFile(file: string | undefined, { env, uid }: Home): Setting[] {
-  const named = file ?? env.NARVIK_CONFIG
+  const named = file ?? (env.NARVIK_CONFIG === '' ? undefined : env.NARVIK_CONFIG)
   const place = named === undefined ? defaultFile(env, uid) : resolve(named)
   try {
     const { size } = statSync(place)

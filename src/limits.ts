@@ -41,6 +41,8 @@ export const STREAM_STALL_MS = 20 * SECOND
 export const DIAL_TIMEOUT_MS = 10 * SECOND
 /** Streams of one protocol that one peer may have open to this host. */
 export const MAX_INBOUND_STREAMS = 16
+/** Streams of one protocol that this host opens to one peer: fewer, as the other end sees later that one has ended. */
+export const MAX_OUTBOUND_STREAMS = 8
 /** NAR streams served to all peers at once; the next asker is answered `busy`. */
 export const MAX_SERVED_STREAMS = 64
 /** Bytes of one signed record in the DHT. */
@@ -51,6 +53,37 @@ export const RECORD_LIFETIME_MS = 30 * 60 * SECOND
 export const CLOCK_SKEW_MS = 5 * 60 * SECOND
 /** Milliseconds for one look-up in the DHT. */
 export const FIND_TIMEOUT_MS = 15 * SECOND
+
+/** Milliseconds for a request or reply header to arrive whole. */
+export const HEADER_TIMEOUT_MS = 10 * SECOND
+/** Metadata and manifests served to all peers at once; each holds a whole manifest in memory. */
+export const MAX_SERVED_MANIFESTS = 8
+/** Bytes that one stream's sender may have on the way; times the streams of a slow host, this is its memory. */
+export const STREAM_WINDOW_BYTES = 4 * MIB
+/** Bytes that the muxer may hold for a paused stream; above the window, or a fast sender would be reset. */
+export const STREAM_BUFFER_BYTES = 8 * MIB
+/** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
+export const SOCKET_BUFFER_BYTES = 4 * MIB
+/** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
+export const RECORD_LOOKUP_MS = 2 * SECOND
+/** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
+export const MAX_KNOWN_RECORDS = 50_000
+/** Announcements sent at once. */
+export const ANNOUNCE_CONCURRENCY = 4
+/** Peers that a host stays connected to by its own effort; a fleet up to this size is a full mesh. */
+export const MAX_MESH_PEERS = 64
+/** Milliseconds before a peer that did not answer is dialled again: first, and at most. */
+export const REDIAL_MIN_MS = 1 * SECOND
+export const REDIAL_MAX_MS = 60 * SECOND
+/** Milliseconds without an answer after which a peer that is no bootstrap peer is forgotten. */
+export const FORGET_PEER_MS = 24 * 3600 * SECOND
+/** Connections that one address may open in a second; a fleet behind one router comes back all at once. */
+export const MAX_INBOUND_CONNECTIONS_PER_SECOND = 256
+/** Milliseconds between two probes of a quiet connection, and for the answer; two failures end it. */
+export const PROBE_INTERVAL_MS = 30 * SECOND
+export const PROBE_TIMEOUT_MS = 20 * SECOND
+/** Milliseconds for open transfers to end when the node stops. */
+export const STOP_TIMEOUT_MS = 5 * SECOND
 
 /** Bytes of one body sent to the control socket. */
 export const MAX_CONTROL_BODY_BYTES = 1 * MIB

@@ -25,9 +25,7 @@ export class ByteReader {
    */
   async string(maxLength: number, what: string): Promise<Buffer> {
     if (this.#left < 8) await this.#gather(8, what)
-    const start = this.offset
-    const length = this.#length()
-    if (length > maxLength) throw invalidNar(start, `found ${what} of ${length} bytes, needed at most ${maxLength}`)
+    const length = this.#length(maxLength, what)
     const framed = length + paddingOf(length)
     if (this.#left < framed) await this.#gather(framed, what)
     const bytes = this.#buffer.subarray(this.#at, this.#at + length)
@@ -39,10 +37,7 @@ export class ByteReader {
   /** The length that stands before the contents of a file. */
   async length(max: number, what: string): Promise<number> {
     if (this.#left < 8) await this.#gather(8, what)
-    const start = this.offset
-    const length = this.#length()
-    if (length > max) throw invalidNar(start, `found ${what} of ${length} bytes, needed at most ${max}`)
-    return length
+    return this.#length(max, what)
   }
 
   /** The next 1 to `max` bytes, as many as are at hand: a view that is good until the next call. */
@@ -74,11 +69,11 @@ export class ByteReader {
     return this.#buffer.length - this.#at
   }
 
-  #length(): number {
-    const low = this.#buffer.readUInt32LE(this.#at)
-    const high = this.#buffer.readUInt32LE(this.#at + 4)
+  #length(max: number, what: string): number {
+    const length = this.#buffer.readBigUInt64LE(this.#at)
+    if (length > BigInt(max)) throw invalidNar(this.offset, `found ${what} of ${String(length)} bytes, needed at most ${max}`)
     this.#at += 8
-    return high * 2 ** 32 + low
+    return Number(length)
   }
 
   #padding(length: number): void {

@@ -132,7 +132,8 @@ export class NixCommand {
   }
 
   async #askPathInfo(paths: readonly string[], version: NixVersion, options: Abortable): Promise<Map<string, NixPathInfo | null>> {
-    // A bare .drv stands for its outputs in some versions, unless derivations are asked for.
+    // A bare .drv stands for its outputs in some versions, unless derivations are asked for. Offline, since a path that is
+    // not here must not be looked for in the network.
     const derivations = paths[0]?.endsWith('.drv') === true ? ['--derivation'] : []
     const format = hasJsonFormat(version) ? ['--json-format', '1'] : []
     try {
@@ -163,9 +164,9 @@ export class NixCommand {
 }
 
 function commandEnvironment(env: Readonly<Record<string, string | undefined>>): Record<string, string | undefined> {
-  // `substitute` and `--offline` both: a path that is not here must not be looked for in the network. Messages stay in English.
-  const settings = ['extra-experimental-features = nix-command', 'substitute = false', 'warn-dirty = false']
-  return { ...env, NIX_CONFIG: [env['NIX_CONFIG'], ...settings].filter(line => line !== undefined).join('\n'), LC_ALL: 'C', NO_COLOR: '1' }
+  // What the user configured stays, and the system's messages stay in English.
+  const settings = [env['NIX_CONFIG'] ?? '', 'extra-experimental-features = nix-command']
+  return { ...env, NIX_CONFIG: settings.join('\n'), LC_ALL: 'C' }
 }
 
 function batches(paths: readonly string[]): string[][] {

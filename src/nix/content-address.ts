@@ -1,5 +1,5 @@
 import { NarvikError } from '../errors.ts'
-import { formatHash, parseHash, prefixedNix32, tryParseHash, type NixHash } from './hash.ts'
+import { formatHash, prefixedNix32, tryParseHash, type NixHash } from './hash.ts'
 import { quote } from './quote.ts'
 import { fixedStorePath, sourceStorePath, textStorePath } from './store-path.ts'
 
@@ -61,6 +61,9 @@ export function storePathOf({ name, ca, references = [], selfReference = false, 
   if (selfReference || (ca.method !== 'text' && references.length > 0)) {
     throw new NarvikError('invalid-argument', `Cannot compute a store path from ${formatContentAddress(ca)}: found ${references.length + (selfReference ? 1 : 0)} references, needed none`)
   }
-  if (ca.method === 'text') return textStorePath({ ...where, sha256: parseHash(prefixedNix32(ca.hash), 'sha256').bytes, references })
+  if (ca.method === 'text') {
+    if (ca.hash.algorithm !== 'sha256') throw new NarvikError('invalid-argument', `Cannot compute a store path from ${formatContentAddress(ca)}: found ${ca.hash.algorithm}, needed sha256`)
+    return textStorePath({ ...where, sha256: ca.hash.bytes, references })
+  }
   return fixedStorePath({ ...where, method: ca.method, hash: ca.hash })
 }

@@ -54,5 +54,5 @@ export function whatNixSaid(stderr: string): string {
 }
 
 function printable(text: string): string {
-  return text.replace(/\p{Cc}/gu, '?')
+  return text.replaceAll('\t', ' ').replace(/\p{Cc}/gu, '?')
 }

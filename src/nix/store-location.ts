@@ -35,13 +35,15 @@ export async function storeExists({ directory }: StoreLocation): Promise<boolean
   }
 }
 
-/** Whether this user reaches the store's database or its daemon; asking Nix is still needed, but can be spared where not. */
-export async function mayWrite({ stateDir }: StoreLocation, socket: string | undefined): Promise<boolean> {
-  if (stateDir === null) return true
-  const reachable = [join(stateDir, 'db'), socket ?? join(stateDir, 'daemon-socket', 'socket')]
-  const answers = await Promise.all(reachable.map(path => canAccess(path, constants.R_OK | constants.W_OK)))
-  return answers.includes(true)
+/** Whether this user reaches the store's database, or its daemon, or a store that is still without either. */
+export async function mayWrite({ directory, stateDir }: StoreLocation, socket: string | undefined): Promise<boolean> {
+  if (directory === null || stateDir === null) return true
+  const database = join(stateDir, 'db')
+  if (await canAccess(socket ?? join(stateDir, 'daemon-socket', 'socket'), READ_WRITE)) return true
+  return await canAccess(await canAccess(database, constants.F_OK) ? database : directory, READ_WRITE)
 }
+
+const READ_WRITE = constants.R_OK | constants.W_OK
 
 async function canAccess(path: string, mode: number): Promise<boolean> {
   try {

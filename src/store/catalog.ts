@@ -150,7 +150,8 @@ export class Catalog {
   }
 
   /**
-   * The only way in which the state of an image changes, in one transaction with the journal entry that says why.
+   * The only way in which the state of an image changes, in one transaction with the journal entry that says why. An
+   * image that is retried is to be received from peers: its source becomes `fetch` and its place `content`.
    * @throws NarvikError `not-found`, or `conflict` where the table of transitions has no such step from its state, or
    * where an image would pass whose size or place is not known.
    */
@@ -164,6 +165,7 @@ export class Catalog {
       this.#sql.setState.run({
         narHash: narHash.bytes, state: to, reason: verified ? null : details.reason, verifiedAt: verified ? this.#now().getTime() : null,
       })
+      if (event === 'retry') this.#sql.setOrigin.run({ narHash: narHash.bytes, source: 'fetch', place: 'content' })
       return this.#require(narHash, event)
     })
   }

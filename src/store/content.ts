@@ -126,17 +126,36 @@ export class Content {
    * @throws NarvikError `not-found` where there is no tree in quarantine.
    */
   async publish(narHash: NarHash): Promise<void> {
+    await this.publishWith(narHash, () => undefined)
+  }
+
+  /**
+   * As `publish`, then has the catalog claim the tree, and answers what that answers. When claiming fails, for instance
+   * because the disk is full, the tree is back in quarantine before the error is thrown.
+   */
+  async publishWith<Claim>(narHash: NarHash, claim: () => Claim): Promise<Claim> {
     const [from, to] = [this.quarantineTree(narHash), this.imageTree(narHash)]
-    await attempt(`publish ${from}`, async () => {
+    return await attempt(`publish ${from}`, async () => {
       if (await kindOf(from) === undefined) throw absent('publish', from)
       await this.#trash(to)
       await openRoot(from)
       await rename(from, to)
-      await sealRoot(to)
-      await syncDirectory(this.#directories.images)
-      await syncDirectory(this.#quarantine(narHash))
-      await this.#trash(this.#quarantine(narHash))
+      const claimed = await this.#settleIn(narHash, claim).catch(async (error: unknown) => {
+        await openRoot(to)
+        await renameDurably(to, from)
+        throw error
+      })
+      // The tree is where it belongs; what is left in quarantine is removed now or at the next start.
+      await this.#trash(this.#quarantine(narHash)).catch(() => undefined)
+      return claimed
     })
+  }
+
+  async #settleIn<Claim>(narHash: NarHash, claim: () => Claim): Promise<Claim> {
+    await sealRoot(this.imageTree(narHash))
+    await syncDirectory(this.#directories.images)
+    await syncDirectory(this.#quarantine(narHash))
+    return claim()
   }
 
   /**

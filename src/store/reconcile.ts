@@ -12,6 +12,8 @@ import type { Inventory } from './inventory.ts'
 export interface ReconcileReport {
   /** Were being received; are `wanted` now, with their progress. */
   readonly interrupted: NarHash[]
+  /** Were being imported, which nobody can go on with; their rows and files are gone now. */
+  readonly dropped: NarHash[]
   /** Had a tree in sight without a verdict; the tree is in quarantine now. */
   readonly withdrawn: NarHash[]
   /** Were verified and their tree was found in quarantine; are `quarantined` now and have to be proven again. */
@@ -41,7 +43,7 @@ interface Collaborators {
  * a second call finds nothing to do.
  */
 export async function reconcile(catalog: Catalog, content: Content, { logger }: { logger: Logger }): Promise<ReconcileReport> {
-  const report: ReconcileReport = { interrupted: [], withdrawn: [], damaged: [], missing: [], takenUp: [], removed: [], relinked: [], foreign: [] }
+  const report: ReconcileReport = { interrupted: [], dropped: [], withdrawn: [], damaged: [], missing: [], takenUp: [], removed: [], relinked: [], foreign: [] }
   const parts = { catalog, content, logger, report }
   const inventory = await content.inventory()
   for (const row of catalog.list()) await settle(parts, inventory, row)
@@ -69,7 +71,13 @@ async function settle(parts: Collaborators, inventory: Inventory, row: ImageRow)
 }
 
 /** What was received so far stays in quarantine, to be gone on with. */
-async function settleIncomplete({ catalog, content, logger, report }: Collaborators, inventory: Inventory, { narHash, state }: ImageRow): Promise<void> {
+async function settleIncomplete(parts: Collaborators, inventory: Inventory, row: ImageRow): Promise<void> {
+  const { catalog, content, logger, report } = parts
+  const { narHash, state, source } = row
+  if (source === 'import') {
+    dropImport(parts, row)
+    return
+  }
   if (inventory.published.has(narHash.toNix32())) {
     await content.discardPublished(narHash)
     report.removed.push(content.imageTree(narHash))
@@ -79,6 +87,16 @@ async function settleIncomplete({ catalog, content, logger, report }: Collaborat
   catalog.transition(narHash, 'interrupt', { reason: 'The daemon stopped while the image was being received' })
   report.interrupted.push(narHash)
   logger.info('Found an image half received', { image: narHash.toSri() })
+}
+
+/**
+ * Whoever asked for the import was never told that it is done, and has the tree; peers may not have it. The files go
+ * with those of any image that was removed.
+ */
+function dropImport({ catalog, logger, report }: Collaborators, { narHash }: ImageRow): void {
+  catalog.remove(narHash, 'The daemon stopped before its import was finished')
+  report.dropped.push(narHash)
+  logger.warn('Dropped an import that was not finished', { image: narHash.toSri() })
 }
 
 /** A tree that waits for its verdict, or has failed it, is in quarantine and nowhere else. */
@@ -161,9 +179,14 @@ async function settleStrays({ catalog, content, logger, report }: Collaborators,
 
 async function removeLeftovers({ logger, report }: Collaborators, inventory: Inventory): Promise<void> {
   for (const path of inventory.leftovers) {
-    await removeTree(path)
-    report.removed.push(path)
-    logger.debug('Removed a leftover', { path })
+    try {
+      await removeTree(path)
+      report.removed.push(path)
+      logger.debug('Removed a leftover', { path })
+    } catch (error) {
+      // It is in nobody's way but for its bytes: no reason not to start.
+      logger.warn('Could not remove a leftover', { path, error: messageOf(error) })
+    }
   }
   for (const path of inventory.foreign) {
     report.foreign.push(path)

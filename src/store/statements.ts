@@ -16,6 +16,7 @@ export interface Statements {
   readonly describe: Statement<[object]>
   readonly setName: Statement<[object]>
   readonly setState: Statement<[object]>
+  readonly setOrigin: Statement<[object]>
   readonly remove: Statement<Key>
   readonly dropReferences: Statement<Key>
   readonly addReference: Statement<[Uint8Array, string]>
@@ -44,6 +45,7 @@ export function prepareStatements(database: Database): Statements {
       WHERE nar_hash = @narHash`),
     setName: database.prepare('UPDATE images SET name = @name WHERE nar_hash = @narHash'),
     setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
+    setOrigin: database.prepare('UPDATE images SET source = @source, place = @place WHERE nar_hash = @narHash'),
     remove: database.prepare('DELETE FROM images WHERE nar_hash = ?'),
     dropReferences: database.prepare('DELETE FROM image_references WHERE nar_hash = ?'),
     addReference: database.prepare('INSERT INTO image_references (nar_hash, reference) VALUES (?, ?)'),

@@ -1,5 +1,5 @@
 import { Worker } from 'node:worker_threads'
-import { type ErrorCode, NarvikError } from '../../errors.ts'
+import { type ErrorCode, messageOf, NarvikError } from '../../errors.ts'
 import type { ListingColumns } from '../../image/listing.ts'
 
 /** What can be done with the tree at `root`. */
@@ -71,7 +71,8 @@ async function takeWorker(): Promise<Worker> {
 }
 
 function startWorker(): Worker {
-  const worker = new Worker(new URL('./worker.ts', import.meta.url))
+  // Flags of the process, such as those of a test runner, are not for a thread.
+  const worker = new Worker(new URL('./worker.ts', import.meta.url), { execArgv: [] })
   workers++
   worker.once('exit', () => {
     workers--
@@ -109,7 +110,7 @@ function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => 
     }
     const onError = (cause: unknown): void => {
       done()
-      reject(new NarvikError('internal', `Cannot ${job.task} ${job.root}: found that the thread for it failed, needed an answer`, { cause }))
+      reject(new NarvikError('internal', `Cannot ${job.task} ${job.root}: found that the thread for it failed (${messageOf(cause)}), needed an answer`, { cause }))
     }
     const onExit = (): void => { onError(new Error('The thread ended')) }
     worker.on('message', onMessage).on('error', onError).on('exit', onExit)

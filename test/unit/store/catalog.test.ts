@@ -185,6 +185,14 @@ describe('a change of state', () => {
     expect(() => catalog.transition(two, 'pass', { reason: 'test' })).toThrow('store path')
   })
 
+  test('to be retried makes the image one that is fetched, wherever it came from', async () => {
+    const { catalog } = await openCatalog()
+    const narHash = someHash(1)
+    catalog.takeUp({ narHash, source: 'import', place: 'nix-store' }, 'test')
+    catalog.transition(narHash, 'fail', { reason: 'test' })
+    expect(catalog.transition(narHash, 'retry', { reason: 'test' })).toMatchObject({ state: 'wanted', source: 'fetch', place: 'content' })
+  })
+
   test('of an image that is not there is not found', async () => {
     const { catalog } = await openCatalog()
     expect(codeOf(() => catalog.transition(someHash(1), 'start', { reason: 'test' }))).toBe('not-found')

@@ -1,0 +1,56 @@
+import type { z } from 'zod'
+import { metadataSchema, type ImageMetadata } from '../../image/metadata.ts'
+import { WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { sendHeader } from '../header.ts'
+import type { ImageSource, Refusal, StreamHandler } from '../protocol.ts'
+import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
+import type { Slots } from '../slots.ts'
+import { send } from '../stream-writer.ts'
+import { metaRequest } from './messages.ts'
+
+export interface MetaHandlerComponents extends ServeComponents {
+  readonly source: Pick<ImageSource, 'describe'>
+  readonly slots: Slots
+}
+
+/** Serves `/narvik/meta/1.0.0`: the metadata and the manifest of an image that this host holds. */
+export function metaHandler({ source, slots, ...components }: MetaHandlerComponents, init: ServeInit = {}): StreamHandler {
+  return serve(components, init, metaRequest, async exchange => {
+    const release = slots.take()
+    if (release === undefined) {
+      await refuse(exchange, 'busy')
+      return
+    }
+    try {
+      const described = await source.describe(exchange.request.narHash)
+      if (described === undefined) await refuse(exchange, 'not-found')
+      else await sendDescription(exchange, encodeMetadata(described.metadata), described.manifest)
+    } finally {
+      release()
+    }
+  })
+}
+
+type MetaExchange = Exchange<z.output<typeof metaRequest>>
+
+async function sendDescription({ stream, watchdog, traffic }: MetaExchange, metadata: Uint8Array, manifest: Uint8Array): Promise<void> {
+  const header = { version: 1, status: 'ok', metadataLength: metadata.byteLength, manifestLength: manifest.byteLength }
+  await sendHeader(stream, header, watchdog)
+  for (const part of [metadata, manifest]) {
+    for (let start = 0; start < part.byteLength; start += WIRE_BUFFER_BYTES) {
+      const piece = part.subarray(start, start + WIRE_BUFFER_BYTES)
+      await send(stream, piece, watchdog)
+      traffic.sent += piece.byteLength
+    }
+  }
+}
+
+/** Only the fields that the schema knows: a source's objects may carry more, which would not be for peers. */
+function encodeMetadata(metadata: ImageMetadata): Uint8Array {
+  const known = Object.fromEntries(Object.keys(metadataSchema.shape).map(field => [field, metadata[field as keyof ImageMetadata]]))
+  return Buffer.from(JSON.stringify(known), 'utf8')
+}
+
+async function refuse({ stream, watchdog }: MetaExchange, status: Refusal): Promise<void> {
+  await sendHeader(stream, { version: 1, status }, watchdog)
+}

@@ -1,0 +1,310 @@
+import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
+import type { KadDHT } from '@libp2p/kad-dht'
+import { peerIdFromString } from '@libp2p/peer-id'
+import { messageOf, NarvikError } from '../errors.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import type { Logger } from '../log.ts'
+import { peerFailed } from './ask.ts'
+import { Bans } from './bans.ts'
+import { checkListen } from './fleet.ts'
+import { newIdentity } from './identity.ts'
+import { Liveness } from './liveness.ts'
+import { Mesh, parseBootstrap } from './mesh.ts'
+import { metaHandler } from './meta/handler.ts'
+import { META_PROTOCOL } from './meta/messages.ts'
+import { narHandler } from './nar/handler.ts'
+import { NAR_PROTOCOL } from './nar/messages.ts'
+import { Neighbours } from './neighbours.ts'
+import type { ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import { RecordBook } from './record-book.ts'
+import { type RecordStore, RecordSweep } from './record-sweep.ts'
+import { DhtRouter } from './router-dht.ts'
+import type { ContentRouter } from './router.ts'
+import { Slots } from './slots.ts'
+import { createStack, privateKeyOf, type Stack } from './stack.ts'
+
+export interface NodeComponents {
+  readonly logger: Logger
+  readonly source: ImageSource
+  /** Milliseconds since 1970. */
+  readonly now?: (() => number) | undefined
+}
+
+export interface NodeInit {
+  /** The host's key as `loadIdentity` gives it; without one a new key is used and not kept. */
+  readonly identity?: Uint8Array | undefined
+  /** Multiaddrs; without a fleet key only those of loopback are allowed. */
+  readonly listen: readonly string[]
+  /** Multiaddrs of peers to find the others through, with or without `/p2p/<peer id>` at their end. */
+  readonly bootstrap?: readonly string[] | undefined
+  /** Whether to find peers on the same network by mDNS; never done where only loopback is listened on. */
+  readonly mdns?: boolean | undefined
+  /** 32 bytes that all hosts of the fleet share; nobody else gets past the handshake. */
+  readonly fleetKey?: Uint8Array | undefined
+  /** Allows listening beyond loopback without a fleet key. */
+  readonly allowOpen?: boolean | undefined
+  /** What peers are told of this program. */
+  readonly agent?: string | undefined
+  readonly stallMs?: number | undefined
+  readonly redialMinMs?: number | undefined
+  readonly redialMaxMs?: number | undefined
+  readonly probeIntervalMs?: number | undefined
+  readonly probeTimeoutMs?: number | undefined
+}
+
+export interface PeerInfo {
+  readonly peerId: string
+  /** Multiaddrs of the open connections. */
+  readonly addresses: readonly string[]
+  /** Who dialled; null where there is no connection. */
+  readonly direction: 'inbound' | 'outbound' | null
+  readonly latencyMs: number | null
+  /** What the peer says that it runs. */
+  readonly agent: string | null
+  readonly connectedSince: Date | null
+  readonly banned: boolean
+  /** Exchanges that are going on, in either direction. */
+  readonly streams: number
+  /** Bytes of bodies, in each direction, since the node was made. */
+  readonly received: number
+  readonly sent: number
+}
+
+/** Those that this host serves besides libp2p's own. */
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL]
+
+/**
+ * Makes this host's node; it is not started.
+ * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
+ */
+export async function createNode({ logger, source, now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+  checkListen(init.listen, { fleetKey: init.fleetKey, allowOpen: init.allowOpen ?? false })
+  const bootstrap = parseBootstrap(init.bootstrap ?? [])
+  const privateKey = privateKeyOf(init.identity ?? await newIdentity())
+  const bans = new Bans({ now })
+  const book = new RecordBook({ now })
+  const stack = await createStack({ gater: bans.gater, book, logger }, {
+    privateKey, listen: init.listen, mdns: init.mdns ?? false, fleetKey: init.fleetKey, agent: init.agent ?? 'narvik',
+  })
+  const isBanned = (peerId: string): boolean => bans.has(peerId)
+  const { services: { dht }, peerId } = stack
+  const { routingTable } = insideOf(dht)
+  const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
+  const router = new DhtRouter({
+    dht, routingTable, peerId, privateKey, book, logger, isBanned,
+    remember: provider => rememberPeer(stack, provider),
+  }, { now })
+  const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
+  const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, logger }, init)
+}
+
+interface Parts {
+  readonly stack: Stack
+  readonly router: DhtRouter
+  readonly neighbours: Neighbours
+  readonly mesh: Mesh
+  readonly sweep: RecordSweep<unknown>
+  readonly bans: Bans
+  readonly source: ImageSource
+  readonly logger: Logger
+}
+
+/** This host among the others. Made by `createNode`; starts and stops once. */
+export class P2pNode implements StreamOpener {
+  readonly #parts: Parts
+  readonly #stallMs: number | undefined
+  readonly #liveness: Liveness
+  readonly #stopping = new AbortController()
+  readonly #serving = new Set<Promise<void>>()
+  readonly #traffic = new Map<string, Traffic>()
+  readonly #outbound = new Map<string, Slots>()
+  readonly #agents = new Map<string, string>()
+
+  constructor(parts: Parts, { stallMs, probeIntervalMs, probeTimeoutMs }: Pick<NodeInit, 'stallMs' | 'probeIntervalMs' | 'probeTimeoutMs'>) {
+    const { stack, logger } = parts
+    this.#parts = parts
+    this.#stallMs = stallMs
+    this.#liveness = new Liveness({
+      libp2p: stack, logger, ping: (peerId, options) => stack.services.ping.ping(peerId, options), trafficOf: peerId => this.trafficOf(peerId),
+    }, { intervalMs: probeIntervalMs, timeoutMs: probeTimeoutMs })
+  }
+
+  get peerId(): string {
+    return this.#parts.stack.peerId.toString()
+  }
+
+  /** Multiaddrs that the host listens on, with its peer id. */
+  get addresses(): string[] {
+    return this.#parts.stack.getMultiaddrs().map(String)
+  }
+
+  get router(): ContentRouter {
+    return this.#parts.router
+  }
+
+  /** Peers that this host's DHT knows to answer. */
+  get routingPeers(): number {
+    return insideOf(this.#parts.stack.services.dht).routingTable.size
+  }
+
+  async start(): Promise<void> {
+    const { stack, router, neighbours, mesh, sweep, source, logger } = this.#parts
+    const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
+    const init = { stallMs: this.#stallMs }
+    await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
+    await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
+    stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
+    stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
+    router.start()
+    neighbours.start()
+    this.#liveness.start()
+    sweep.start()
+    mesh.start()
+    try {
+      await stack.start()
+    } catch (error) {
+      await this.stop()
+      throw new NarvikError('io-error', `Cannot start the node: ${messageOf(error)}`, { cause: error })
+    }
+  }
+
+  /** Ends open transfers with `interrupted`, and then the connections. */
+  async stop(): Promise<void> {
+    const { stack, router, neighbours, mesh, sweep } = this.#parts
+    this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
+    mesh.stop()
+    neighbours.stop()
+    this.#liveness.stop()
+    sweep.stop()
+    await stack.unhandle([...PROTOCOLS])
+    const served = Promise.allSettled(this.#serving)
+    await Promise.race([Promise.all([served, router.stop()]), delay(STOP_TIMEOUT_MS)])
+    await stack.stop()
+  }
+
+  /** The connected peers, and the banned ones. */
+  peers(): PeerInfo[] {
+    const connections = Map.groupBy(this.#parts.stack.getConnections(), ({ remotePeer }) => remotePeer.toString())
+    const ids = new Set([...connections.keys(), ...this.#parts.bans.list()])
+    return [...ids].map(peerId => this.#describe(peerId, connections.get(peerId) ?? []))
+  }
+
+  /** Keeps a peer away for `ms` milliseconds: its connections end, and it is neither dialled, let in nor found. */
+  ban(peerId: string, ms: number, reason: string): void {
+    this.#parts.bans.add(peerId, ms, reason)
+    this.#parts.logger.warn('banned a peer', { peerId, ms, reason })
+    for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(`banned: ${reason}`))
+  }
+
+  isBanned(peerId: string): boolean {
+    return this.#parts.bans.has(peerId)
+  }
+
+  /** Calls `listener` each time a peer is connected and has said what it speaks; returns how to stop that. */
+  onPeer(listener: (peerId: string) => void): () => void {
+    const { stack } = this.#parts
+    const onIdentify = ({ detail }: { detail: { peerId: { toString(): string } } }): void => { listener(detail.peerId.toString()) }
+    stack.addEventListener('peer:identify', onIdentify)
+    return () => { stack.removeEventListener('peer:identify', onIdentify) }
+  }
+
+  /** Resolves once the peer is connected and has said what it speaks; rejects with the signal's reason. */
+  async waitForPeer(peerId: string, { signal }: { signal: AbortSignal }): Promise<void> {
+    const { stack } = this.#parts
+    const { promise, resolve, reject } = Promise.withResolvers<undefined>()
+    const check = (): void => { if (this.#agents.has(peerId) && stack.getConnections(peerIdFromString(peerId)).length > 0) resolve(undefined) }
+    const onAbort = (): void => { reject(signal.reason as Error) }
+    stack.addEventListener('peer:identify', check)
+    signal.addEventListener('abort', onAbort)
+    try {
+      signal.throwIfAborted()
+      check()
+      await promise
+    } finally {
+      stack.removeEventListener('peer:identify', check)
+      signal.removeEventListener('abort', onAbort)
+    }
+  }
+
+  /** The books of a peer; they live as long as the node. */
+  trafficOf(peerId: string): Traffic {
+    let traffic = this.#traffic.get(peerId)
+    if (traffic === undefined) {
+      traffic = { received: 0, sent: 0 }
+      this.#traffic.set(peerId, traffic)
+    }
+    return traffic
+  }
+
+  async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {
+    const signal = caller === undefined ? this.#stopping.signal : AbortSignal.any([caller, this.#stopping.signal])
+    signal.throwIfAborted()
+    const release = this.#slotsFor(peerId, protocol).take()
+    if (release === undefined) return 'busy'
+    try {
+      const limit = AbortSignal.any([signal, AbortSignal.timeout(DIAL_TIMEOUT_MS)])
+      const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit })
+      stream.addEventListener('close', release)
+      if (stream.timeline.close !== undefined) release()
+      return { stream, signal, traffic: this.trafficOf(peerId) }
+    } catch (error) {
+      release()
+      signal.throwIfAborted()
+      throw peerFailed(error, `reach peer ${peerId}`)
+    }
+  }
+
+  #slotsFor(peerId: string, protocol: string): Slots {
+    const key = `${peerId} ${protocol}`
+    const slots = this.#outbound.get(key) ?? new Slots(MAX_OUTBOUND_STREAMS)
+    this.#outbound.set(key, slots)
+    return slots
+  }
+
+  async #handle(protocol: string, handler: StreamHandler): Promise<void> {
+    await this.#parts.stack.handle(protocol, async (stream, connection) => {
+      const serving = handler(stream, connection)
+      this.#serving.add(serving)
+      await serving
+      this.#serving.delete(serving)
+    }, { maxInboundStreams: MAX_INBOUND_STREAMS })
+  }
+
+  #onIdentify({ peerId, agentVersion = '' }: IdentifyResult): void {
+    this.#agents.set(peerId.toString(), agentVersion.slice(0, 200))
+  }
+
+  #describe(peerId: string, connections: readonly Connection[]): PeerInfo {
+    const [first] = connections
+    return {
+      peerId,
+      addresses: connections.map(({ remoteAddr }) => remoteAddr.toString()),
+      direction: first?.direction ?? null,
+      latencyMs: first?.rtt ?? null,
+      agent: this.#agents.get(peerId) ?? null,
+      connectedSince: first === undefined ? null : new Date(first.timeline.open),
+      banned: this.#parts.bans.has(peerId),
+      streams: connections.flatMap(({ streams }) => streams).filter(({ protocol }) => PROTOCOLS.includes(protocol)).length,
+      ...this.trafficOf(peerId),
+    }
+  }
+}
+
+interface DhtInside {
+  readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
+  readonly components: { readonly datastore: RecordStore<unknown> }
+}
+
+/** The DHT has its table and its store in plain sight, but not in its type. */
+function insideOf(dht: KadDHT): DhtInside {
+  return dht as unknown as DhtInside
+}
+
+async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {
+  await stack.peerStore.merge(id, { multiaddrs })
+}
+
+async function delay(ms: number): Promise<void> {
+  await new Promise(resolve => { setTimeout(resolve, ms).unref() })
+}

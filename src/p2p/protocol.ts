@@ -1,0 +1,42 @@
+import type { Connection, Stream } from '@libp2p/interface'
+import type { ImageMetadata } from '../image/metadata.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+
+/** Why a peer did not answer with what was asked for; none of them is the peer's fault. */
+export type Refusal = 'not-found' | 'busy' | 'refused'
+
+/** Where the bytes that peers ask for come from. */
+export interface ImageSource {
+  /** What is known of a verified image; undefined where this host has none. The manifest has no bytes where there is none. */
+  describe(narHash: NarHash): Promise<{ metadata: ImageMetadata, manifest: Uint8Array } | undefined>
+  /**
+   * `length` bytes of the image's NAR from `offset`, in buffers that are used for nothing else afterwards. The first step
+   * rejects with `not-found` where this host has no such verified image and with `invalid-argument` where the range is not
+   * within the NAR; the peer is then told `not-found` or `refused`.
+   */
+  read(narHash: NarHash, offset: number, length: number, options: { signal: AbortSignal }): AsyncIterable<Uint8Array>
+}
+
+/** Opens a stream to a peer and keeps the books; what the protocols' clients need of the node. */
+export interface StreamOpener {
+  /** Resolves to `busy` where this host has too many streams of the protocol open to the peer. */
+  open(peerId: string, protocol: string, options: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'>
+}
+
+export interface OpenStream {
+  readonly stream: Stream
+  /** Aborts when the caller's signal does, or when the node stops. */
+  readonly signal: AbortSignal
+  readonly traffic: Traffic
+}
+
+/** The books of one peer: bytes of bodies. */
+export interface Traffic {
+  /** Bytes of bodies received from the peer since the node was made. */
+  received: number
+  /** Bytes of bodies sent to the peer. */
+  sent: number
+}
+
+/** One end of a protocol: serves the stream to its end, and never rejects. */
+export type StreamHandler = (stream: Stream, connection: Pick<Connection, 'remotePeer'>) => Promise<void>

@@ -1,0 +1,65 @@
+import type { Stream } from '@libp2p/interface'
+import type { z } from 'zod'
+import { isNarvikError, messageOf } from '../errors.ts'
+import { HEADER_TIMEOUT_MS } from '../limits.ts'
+import type { Logger } from '../log.ts'
+import { expectEnd, readHeader } from './header.ts'
+import type { StreamHandler, Traffic } from './protocol.ts'
+import { StreamReader } from './stream-reader.ts'
+import { Watchdog } from './watchdog.ts'
+
+export interface ServeComponents {
+  readonly logger: Logger
+  /** Aborts when the node stops. */
+  readonly stopping: AbortSignal
+  /** The books of a peer. */
+  readonly trafficOf: (peerId: string) => Traffic
+}
+
+export interface ServeInit {
+  readonly stallMs?: number | undefined
+  readonly headerTimeoutMs?: number | undefined
+}
+
+/** One exchange, as the serving end sees it. */
+export interface Exchange<Request> {
+  readonly stream: Stream
+  readonly request: Request
+  readonly watchdog: Watchdog
+  readonly traffic: Traffic
+}
+
+/**
+ * Makes a handler of one request and one reply. The request must be the only thing that the peer sends; `reply` sends
+ * everything else. Whatever fails resets the stream, and the peer learns nothing else.
+ */
+export function serve<Schema extends z.ZodType>(
+  { logger, stopping, trafficOf }: ServeComponents,
+  { stallMs, headerTimeoutMs = HEADER_TIMEOUT_MS }: ServeInit,
+  schema: Schema,
+  reply: (exchange: Exchange<z.output<Schema>>) => Promise<void>,
+): StreamHandler {
+  return async (stream, { remotePeer }) => {
+    const reader = new StreamReader(stream)
+    const watchdog = new Watchdog(stream, { signal: stopping, stallMs })
+    const peerId = remotePeer.toString()
+    try {
+      const request = await watchdog.wait(readRequest(reader, schema), 'whole request', headerTimeoutMs)
+      await reply({ stream, request, watchdog, traffic: trafficOf(peerId) })
+      await watchdog.wait(stream.close({ signal: watchdog.signal }), 'room for the last bytes')
+    } catch (error) {
+      const reason = watchdog.reason ?? error
+      stream.abort(reason instanceof Error ? reason : new Error(messageOf(reason)))
+      const level = isNarvikError(reason) && !isNarvikError(reason, 'peer-failed', 'interrupted') ? 'warn' : 'debug'
+      logger[level]('gave up serving a peer', { peerId, protocol: stream.protocol, reason: messageOf(reason) })
+    } finally {
+      watchdog.stop()
+    }
+  }
+}
+
+async function readRequest<Schema extends z.ZodType>(reader: StreamReader, schema: Schema): Promise<z.output<Schema>> {
+  const request = await readHeader(reader, schema)
+  await expectEnd(reader)
+  return request
+}

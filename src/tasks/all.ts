@@ -1,0 +1,30 @@
+import type { Ref } from '../image/ref.ts'
+import type { TaskContext } from './context.ts'
+import { exportImage, type ExportRequest } from './export-image.ts'
+import { fetchImage, type FetchRequest } from './fetch-image.ts'
+import { importImage, type ImportRequest } from './import-image.ts'
+import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { requireImage } from './refs.ts'
+import { removeImage } from './remove-image.ts'
+import { describeStatus, type HostFacts } from './status.ts'
+import { verifyImages, type VerifyRequest } from './verify-image.ts'
+
+/** Kinds of work that move an image and are shown as transfers. */
+const TRANSFERS = new Set(['fetch', 'resume'])
+
+/** The verbs of this host, with answers as they are shown. */
+export function createTasks(context: TaskContext, facts: HostFacts) {
+  const { catalog, content, jobs, node } = context
+  return {
+    importImage: async (request: ImportRequest) => presentImage(content, await importImage(context, request)),
+    fetchImage: async (request: FetchRequest) => presentImage(content, await fetchImage(context, request)),
+    verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
+    exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
+    removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
+    list: () => catalog.list().map(row => presentImage(content, row)),
+    show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
+    status: () => describeStatus(context, facts),
+    peers: () => node.peers().map(presentPeer),
+    transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
+  }
+}

@@ -1,0 +1,233 @@
+import { pipe } from 'it-pipe'
+import { messageOf, NarvikError } from '../errors.ts'
+import { Blake3 } from '../image/blake3.ts'
+import { decodeManifest, manifestDigest } from '../image/manifest.ts'
+import type { ImageMetadata } from '../image/metadata.ts'
+import { Layout } from '../nar/layout.ts'
+import { TreeWriter } from '../nar/tree-writer.ts'
+import { fetchMetadata } from '../p2p/meta/client.ts'
+import { fetchNar } from '../p2p/nar/client.ts'
+import type { Provider } from '../p2p/router.ts'
+import type { Claim } from '../verify/pipeline.ts'
+import type { TaskContext } from './context.ts'
+import type { Job } from './jobs.ts'
+import { exactly } from '../p2p/stages.ts'
+import { guardPace } from './pace.ts'
+import { bytesPerPeer, readProgress, type ReceiveProgress, type Run } from './receive-progress.ts'
+
+/** Bytes between two points that a restart can take up. */
+const CHECKPOINT_BYTES = 64 * 1024 * 1024
+
+/**
+ * One try at receiving an image under one manifest: which bytes are there, who sent them, and the digest of what each
+ * sent, so that a wrong byte can be laid at the right door later.
+ */
+export class Attempt {
+  readonly layout: Layout
+  readonly #context: TaskContext
+  readonly #job: Job<unknown>
+  readonly #state: ReceiveProgress
+  #writer: TreeWriter | undefined
+  #saving: Promise<void> = Promise.resolve()
+  /** The byte of the NAR up to which the state is on its way to the disk. */
+  #saved: number
+  /** Bytes taken from each peer. */
+  readonly #received: Map<string, number>
+  #contradiction: { peerId: string, detail: string } | undefined
+
+  private constructor(context: TaskContext, job: Job<unknown>, layout: Layout, state: ReceiveProgress) {
+    this.#context = context
+    this.#job = job
+    this.layout = layout
+    this.#state = state
+    this.#saved = state.offset
+    this.#received = bytesPerPeer(state.runs)
+  }
+
+  /** Takes up what an earlier run of the daemon has left on disk, if anything. */
+  static async resume(context: TaskContext, job: Job<unknown>): Promise<Attempt | undefined> {
+    const bytes = context.catalog.manifest(job.narHash)
+    const state = readProgress(await context.content.readProgress(job.narHash))
+    if (bytes === undefined || state?.manifestDigest !== manifestDigest(bytes)) return undefined
+    return new Attempt(context, job, Layout.of(decodeManifest(bytes).listing), state)
+  }
+
+  /** Asks a provider what the image is, and starts from the first byte. */
+  static async begin(context: TaskContext, job: Job<unknown>, provider: Provider): Promise<Attempt> {
+    const { metadata, manifest } = await askMetadata(context, job, provider)
+    const layout = checkManifest(provider, metadata, manifest)
+    await checkSpace(context, layout.narSize)
+    const { narHash } = job
+    context.catalog.describe(narHash, { ...metadata, name: context.catalog.get(narHash)?.name ?? null }, manifest)
+    await context.content.discard(narHash)
+    return new Attempt(context, job, layout, {
+      manifestDigest: manifestDigest(manifest),
+      voucher: provider.peerId,
+      recordBy: provider.record === undefined ? null : provider.peerId,
+      offset: 0,
+      runs: [],
+    })
+  }
+
+  get runs(): readonly Run[] {
+    return this.#state.runs
+  }
+
+  get voucher(): string {
+    return this.#state.voucher
+  }
+
+  get manifestDigest(): string {
+    return this.#state.manifestDigest
+  }
+
+  /** A peer whose bytes contradict the manifest, where one did. */
+  get contradiction(): { peerId: string, detail: string } | undefined {
+    return this.#contradiction
+  }
+
+  /** Who sent bytes, in the order of their first one. */
+  get peers(): string[] {
+    return [...new Set(this.#state.runs.map(run => run.peerId))]
+  }
+
+  /** What was said of the image, for the verify pipeline. */
+  get claims(): Claim[] {
+    const said = { narHash: this.#job.narHash, narSize: this.layout.narSize, manifestDigest: this.manifestDigest }
+    const claims = [{ by: 'the manifest', ...said }, { by: `peer ${this.voucher}`, ...said }]
+    return this.#state.recordBy === null ? claims : [...claims, { by: `the DHT record of ${this.#state.recordBy}`, ...said }]
+  }
+
+  /**
+   * Receives what is still missing from one provider. Bytes that contradict the manifest end the attempt instead of
+   * failing it: what is on disk then goes to the verify pipeline as it is.
+   */
+  async receiveFrom(provider: Provider, { hasAlternative }: { hasAlternative: () => boolean }): Promise<void> {
+    const { node, settings } = this.#context
+    const { narHash, signal } = this.#job
+    const start = this.#state.offset
+    const length = this.layout.narSize - start
+    await this.#open(provider)
+    if (length === 0) return
+    const answer = await fetchNar(node, provider.peerId, narHash, start, length, { signal, stallMs: settings.stallMs })
+    if (answer.status !== 'ok') throw new NarvikError('peer-failed', `Cannot receive from ${provider.peerId}: it answers ${answer.status}`)
+    const pace = { windowMs: settings.stallMs, bytesPerSecond: settings.slowBytesPerSecond, hasAlternative }
+    try {
+      await pipe(answer.body, guardPace(pace), exactly(length), source => this.#restore(source, provider.peerId))
+    } finally {
+      await this.#saving
+    }
+  }
+
+  /** Forgets what was received, so that the next provider starts from the first byte. */
+  async abandon(): Promise<void> {
+    await this.close()
+    await this.#context.content.discard(this.#job.narHash)
+  }
+
+  async close(): Promise<void> {
+    const writer = this.#writer
+    this.#writer = undefined
+    if (writer === undefined) return
+    try {
+      await this.#checkpoint(writer)
+    } finally {
+      await writer.close()
+    }
+  }
+
+  async #open(provider: Provider): Promise<void> {
+    const { catalog, content } = this.#context
+    const { narHash, signal } = this.#job
+    if (catalog.get(narHash)?.state === 'wanted') {
+      catalog.transition(narHash, 'start', { reason: `receiving from ${provider.peerId} at byte ${this.#state.offset}` })
+    }
+    await content.begin(narHash)
+    this.#writer ??= await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
+    this.#report()
+  }
+
+  /** The last stage: digests and writes each buffer, in order. */
+  async #restore(source: AsyncIterable<Uint8Array>, peerId: string): Promise<void> {
+    const writer = this.#writer
+    if (writer === undefined) throw new NarvikError('internal', 'Cannot write: the tree is not open')
+    let run = this.#startRun(peerId)
+    try {
+      for await (const bytes of source) {
+        await writer.write(this.#state.offset, bytes)
+        run.digest.update(bytes)
+        this.#state.offset += bytes.length
+        this.#received.set(peerId, (this.#received.get(peerId) ?? 0) + bytes.length)
+        this.#report()
+        if (this.#state.offset - this.#saved < CHECKPOINT_BYTES) continue
+        this.#endRun(run)
+        await this.#checkpoint(writer)
+        run = this.#startRun(peerId)
+      }
+    } catch (error) {
+      if (!(error instanceof NarvikError) || error.code !== 'invalid-nar') throw error
+      this.#contradiction = { peerId, detail: messageOf(error) }
+    } finally {
+      this.#endRun(run)
+    }
+  }
+
+  #startRun(peerId: string): OpenRun {
+    return { peerId, offset: this.#state.offset, digest: new Blake3() }
+  }
+
+  #endRun({ peerId, offset, digest }: OpenRun): void {
+    const length = this.#state.offset - offset
+    if (length > 0) this.#state.runs.push({ peerId, offset, length, digest: digest.hex() })
+  }
+
+  /** Saves how far the image has come, behind the bytes themselves, while the next ones arrive. */
+  async #checkpoint(writer: TreeWriter): Promise<void> {
+    await this.#saving
+    const state = structuredClone(this.#state)
+    this.#saved = state.offset
+    this.#saving = writer.sync().then(() => this.#context.content.writeProgress(this.#job.narHash, { ...state }))
+    // The next checkpoint, or the end of the stream, awaits it and sees its failure.
+    this.#saving.catch(() => undefined)
+  }
+
+  #report(): void {
+    const peers = Array.from(this.#received, ([peerId, bytes]) => ({ peerId, bytes }))
+    this.#job.report({ phase: 'receiving', bytes: this.#state.offset, totalBytes: this.layout.narSize, peers })
+  }
+}
+
+interface OpenRun {
+  readonly peerId: string
+  readonly offset: number
+  readonly digest: Blake3
+}
+
+async function askMetadata({ node }: TaskContext, { narHash, signal }: Job<unknown>, { peerId }: Provider): Promise<{ metadata: ImageMetadata, manifest: Uint8Array }> {
+  const answer = await fetchMetadata(node, peerId, narHash, { signal })
+  if (answer.status === 'ok') return answer
+  throw new NarvikError('peer-failed', `Cannot ask ${peerId} for ${narHash.toSri()}: it answers ${answer.status}`)
+}
+
+/** Holds what the peer says now against its own manifest and its record in the DHT, before a file is made. */
+function checkManifest({ peerId, record }: Provider, metadata: ImageMetadata, manifest: Uint8Array): Layout {
+  const digest = manifestDigest(manifest)
+  const layout = Layout.of(decodeManifest(manifest).listing)
+  if (metadata.manifestDigest !== digest) throw disagreement(peerId, `its metadata names manifest ${String(metadata.manifestDigest)}`, `it sends ${digest}`)
+  if (metadata.narSize !== layout.narSize) throw disagreement(peerId, `its metadata says ${metadata.narSize} bytes`, `its manifest ${layout.narSize}`)
+  if (record !== undefined && record.manifestDigest !== digest) throw disagreement(peerId, `its DHT record names manifest ${record.manifestDigest}`, `it sends ${digest}`)
+  if (record !== undefined && record.narSize !== layout.narSize) throw disagreement(peerId, `its DHT record says ${record.narSize} bytes`, `its manifest ${layout.narSize}`)
+  return layout
+}
+
+function disagreement(peerId: string, one: string, other: string): NarvikError {
+  return new NarvikError('invalid-manifest', `Cannot take the manifest of ${peerId}: found that ${one} and ${other}, needed them to agree`)
+}
+
+async function checkSpace({ content }: TaskContext, narSize: number): Promise<void> {
+  const free = await content.freeBytes()
+  if (free >= narSize) return
+  throw new NarvikError('disk-full', `Cannot receive ${narSize} bytes: found ${free} free bytes in the data directory, needed ${narSize}`, {
+    hint: 'Remove images with `narvik rm`, or make room on the disk',
+  })
+}

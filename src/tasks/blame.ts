@@ -1,0 +1,95 @@
+import { Blake3 } from '../image/blake3.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import type { Evidence, PeerShare } from '../image/verdict.ts'
+import { Layout } from '../nar/layout.ts'
+import { readRange } from '../nar/read-range.ts'
+import type { Proof } from '../verify/pipeline.ts'
+import type { Attempt } from './attempt.ts'
+import type { TaskContext } from './context.ts'
+import { bytesPerPeer, type Run } from './receive-progress.ts'
+
+/** What is kept of a rejected attempt until the true bytes are known. */
+interface Suspect {
+  readonly runs: readonly Run[]
+  readonly voucher: string
+  readonly manifestDigest: string
+}
+
+/**
+ * Finds out who sent wrong bytes. A single sender of a rejected image is proven to lie at once; among several, the
+ * bytes of a later attempt that passes tell who it was. A tree that differs from what was received blames the disk.
+ */
+export class Blame {
+  readonly liars = new Set<string>()
+  readonly #context: TaskContext
+  readonly #narHash: NarHash
+  readonly #suspects: Suspect[] = []
+
+  constructor(context: TaskContext, narHash: NarHash) {
+    this.#context = context
+    this.#narHash = narHash
+  }
+
+  /** Weighs one attempt by its proof; bans whoever is shown to lie and says so in the evidence. */
+  async judge(attempt: Attempt, proof: Proof): Promise<Evidence> {
+    const notes = proof.verdict.verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt)
+    return { peers: this.#shares(attempt, proof.verdict.verdict), notes }
+  }
+
+  async #accuse(attempt: Attempt): Promise<string[]> {
+    const { voucher, runs, contradiction, manifestDigest } = attempt
+    const damaged = contradiction === undefined && await this.#differing(attempt, runs).then(all => all.length > 0)
+    if (damaged) return ['The tree on disk differs from what was received: the disk or the memory of this host is to blame']
+    const involved = new Set([voucher, ...attempt.peers, ...(contradiction === undefined ? [] : [contradiction.peerId])])
+    const [only] = involved
+    if (involved.size === 1 && only !== undefined) {
+      this.#ban(only, `its bytes do not give ${this.#narHash.toSri()}`)
+      return [contradiction?.detail ?? `All bytes and the manifest came from ${only}`]
+    }
+    this.#suspects.push({ runs, voucher, manifestDigest })
+    return [...(contradiction === undefined ? [] : [contradiction.detail]), `One of ${[...involved].join(', ')} lied; which one is not known yet`]
+  }
+
+  /** The tree is proven now: whoever sent something else before, lied. */
+  async #clear(attempt: Attempt): Promise<string[]> {
+    const notes: string[] = []
+    if (attempt.contradiction !== undefined) notes.push(this.#ban(attempt.contradiction.peerId, attempt.contradiction.detail))
+    for (const { runs, voucher, manifestDigest } of this.#suspects) {
+      if (manifestDigest !== attempt.manifestDigest) notes.push(this.#ban(voucher, `it vouched for manifest ${manifestDigest}, the true one is ${attempt.manifestDigest}`))
+      const comparable = runs.filter(run => run.offset + run.length <= attempt.layout.narSize)
+      for (const { peerId, offset, length } of await this.#differing(attempt, comparable)) {
+        if (!this.liars.has(peerId)) notes.push(this.#ban(peerId, `its bytes ${offset} to ${offset + length} were not those of the image`))
+      }
+    }
+    return notes
+  }
+
+  /** The runs whose bytes in the tree on disk are not those that were received. */
+  async #differing({ layout }: { layout: Layout }, runs: readonly Run[]): Promise<Run[]> {
+    const tree = this.#context.content.quarantineTree(this.#narHash)
+    const different: Run[] = []
+    for (const run of runs) {
+      const digest = new Blake3()
+      for await (const bytes of readRange(tree, layout, run.offset, run.length)) digest.update(bytes)
+      if (digest.hex() !== run.digest) different.push(run)
+    }
+    return different
+  }
+
+  #ban(peerId: string, why: string): string {
+    this.liars.add(peerId)
+    this.#context.node.ban(peerId, this.#context.settings.banMs, why)
+    return `${peerId} lied: ${why}`
+  }
+
+  #shares(attempt: Attempt, verdict: 'pass' | 'fail'): PeerShare[] {
+    const bytes = bytesPerPeer(attempt.runs)
+    for (const peerId of this.liars) bytes.set(peerId, bytes.get(peerId) ?? 0)
+    return Array.from(bytes, ([peerId, sent]) => ({ peerId, bytes: sent, outcome: this.#outcome(peerId, verdict), detail: null }))
+  }
+
+  #outcome(peerId: string, verdict: 'pass' | 'fail'): PeerShare['outcome'] {
+    if (this.liars.has(peerId)) return 'lied'
+    return verdict === 'pass' ? 'used' : 'discarded'
+  }
+}

@@ -1,0 +1,34 @@
+import type { Logger } from '../log.ts'
+import type { NixCommand } from '../nix/command.ts'
+import type { P2pNode } from '../p2p/node.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { Content } from '../store/content.ts'
+import type { Announcer } from './announce.ts'
+import type { Jobs } from './jobs.ts'
+
+/** The parts that the tasks bring together; made by the daemon, all of them required. */
+export interface TaskContext {
+  readonly catalog: Catalog
+  readonly content: Content
+  readonly node: P2pNode
+  readonly nix: NixCommand
+  readonly jobs: Jobs
+  readonly announcer: Announcer
+  readonly logger: Logger
+  readonly settings: TaskSettings
+}
+
+export interface TaskSettings {
+  /** Whether Nix is asked at all. */
+  readonly useNix: boolean
+  /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */
+  readonly storeAddMaxBytes: number
+  /** Milliseconds that a fetch waits for a first or a next provider. */
+  readonly providerWaitMs: number
+  /** Milliseconds over which a provider's speed is judged, and without a byte after which it is left. */
+  readonly stallMs: number
+  /** Bytes per second below which a provider is left for another one, where there is another one. */
+  readonly slowBytesPerSecond: number
+  /** Milliseconds for which a peer that was proven to lie is banned. */
+  readonly banMs: number
+}

@@ -1,0 +1,170 @@
+import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import { refText, type Ref } from '../image/ref.ts'
+import { sealTree } from '../nar/seal.ts'
+import type { PeerShare } from '../image/verdict.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import { verifyTree } from '../verify/pipeline.ts'
+import { Attempt } from './attempt.ts'
+import { Blame } from './blame.ts'
+import type { TaskContext } from './context.ts'
+import type { Job, Progress } from './jobs.ts'
+import { Providers } from './providers.ts'
+import { checkName, lookUp } from './refs.ts'
+import { settle } from './settle.ts'
+import { waitFor } from './wait-for.ts'
+
+/** Times that one fetch starts over after a rejection, before it is left to the operator. */
+const MAX_ROUNDS = 8
+
+export interface FetchRequest {
+  /** A NAR hash; or the store path or name of an image that the catalog knows already. */
+  readonly ref: Ref
+  readonly name?: string | undefined
+  /** Seconds that the caller waits; the fetch itself goes on after that. */
+  readonly timeoutSeconds?: number | undefined
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: Progress) => void
+}
+
+/**
+ * Finds, receives and proves an image. However many callers ask for it, it is fetched once; a caller that gives up
+ * leaves the fetch running.
+ */
+export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
+  const narHash = resolve(context, request.ref)
+  if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
+  const known = context.catalog.get(narHash)
+  if (known?.state === 'verified') return known
+  const job = await joinFetch(context, narHash, request.name)
+  return waitFor(job, request)
+}
+
+/** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
+export function resumeFetch(context: TaskContext, narHash: NarHash): void {
+  if (context.jobs.find(narHash) !== undefined) return
+  const job = context.jobs.start('resume', narHash, self => pursue(context, self, { fresh: false }))
+  job.result.catch((error: unknown) => {
+    context.logger.debug('fetch waits', { narHash: narHash.toSri(), reason: messageOf(error) })
+  })
+}
+
+function resolve({ catalog }: TaskContext, ref: Ref): NarHash {
+  if (ref.kind === 'nar-hash') return ref.narHash
+  const known = lookUp(catalog, ref)
+  if (known !== undefined) return known.narHash
+  throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, needed a NAR hash`, {
+    hint: 'Ask the host that has it for the hash: `narvik show` prints it there',
+  })
+}
+
+/** The fetch of the image that is under way, or a new one. */
+async function joinFetch(context: TaskContext, narHash: NarHash, name: string | undefined): Promise<Job<ImageRow>> {
+  const running = context.jobs.find(narHash)
+  const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
+  if (running?.kind === 'fetch' || isReceiving) return running as Job<ImageRow>
+  // One that only looks for providers in the background has used up some of its time: the caller gets all of it.
+  if (running?.kind === 'resume') running.abort(new NarvikError('interrupted', 'Cannot go on looking: a caller asks for the image now'))
+  return context.jobs.run('fetch', narHash, job => {
+    const fresh = want(context, narHash, name)
+    return pursue(context, job, { fresh })
+  })
+}
+
+/** Puts the image into state `wanted`; says whether the catalog didn't know it before. */
+function want({ catalog }: TaskContext, narHash: NarHash, name: string | undefined): boolean {
+  const row = catalog.get(narHash)
+  if (row === undefined) {
+    catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null })
+    return true
+  }
+  if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'fetched again on request' })
+  if (name !== undefined) catalog.setName(narHash, name)
+  return false
+}
+
+/** Takes the image from `wanted` to `verified`; whatever ends it early leaves the image as it can go on from. */
+async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fresh: boolean }): Promise<ImageRow> {
+  const row = context.catalog.get(job.narHash)
+  if (row?.state === 'verified') return row
+  const providers = new Providers(context, { narHash: job.narHash, waitMs: context.settings.providerWaitMs, signal: job.signal })
+  try {
+    return await receiveAndProve(context, job, providers)
+  } catch (error) {
+    await leave(context, job.narHash, { error, fresh, peers: providers.shares() })
+    throw error
+  }
+}
+
+async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
+  const blame = new Blame(context, job.narHash)
+  for (let round = 1; ; round++) {
+    const attempt = await receiveWhole(context, job, providers, { exclusive: round > 1 })
+    const row = await prove(context, job, attempt, blame)
+    if (row.state === 'verified') return row
+    providers.exclude(blame.liars)
+    if (round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
+    context.catalog.transition(job.narHash, 'retry', { reason: 'another provider has it' })
+    await context.content.discard(job.narHash)
+  }
+}
+
+/**
+ * Receives every byte of the NAR, going to the next provider at the byte that was reached when one fails. After a
+ * rejection a provider is taken by itself, so that the next verdict speaks of it alone.
+ */
+async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: Providers, { exclusive }: { exclusive: boolean }): Promise<Attempt> {
+  let attempt = await Attempt.resume(context, job)
+  try {
+    for (;;) {
+      const provider = await providers.next()
+      try {
+        attempt ??= await Attempt.begin(context, job, provider)
+        await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
+        providers.succeeded(provider)
+        return attempt
+      } catch (error) {
+        if (!isPeersFault(error)) throw error
+        providers.failed(provider, messageOf(error))
+        if (!exclusive || attempt === undefined) continue
+        await attempt.abandon()
+        attempt = undefined
+      }
+    }
+  } finally {
+    await attempt?.close()
+  }
+}
+
+/** The same gate as for an import: what is on disk is read again and judged. */
+async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<ImageRow> {
+  const { catalog, content } = context
+  const { narHash, signal } = job
+  const tree = content.quarantineTree(narHash)
+  job.report({ phase: 'verifying', bytes: 0 })
+  await sealTree(tree)
+  const row = catalog.transition(narHash, 'complete', { reason: `received from ${attempt.peers.join(', ')}` })
+  const proof = await verifyTree({ tree, expected: narHash, claims: attempt.claims }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  job.report({ phase: 'publishing' })
+  return settle(context, row, proof, await blame.judge(attempt, proof))
+}
+
+/** Leaves the image where the next start can take it up; one that nothing is known of yet is forgotten. */
+async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: { error: unknown, fresh: boolean, peers: readonly PeerShare[] }): Promise<void> {
+  const row = catalog.get(narHash)
+  const reason = messageOf(end.error)
+  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers } })
+  if (!end.fresh || row?.state !== 'wanted' || row.manifestDigest !== null || isNarvikError(end.error, 'interrupted')) return
+  catalog.remove(narHash, reason)
+  await content.discard(narHash)
+}
+
+function isPeersFault(error: unknown): boolean {
+  return isNarvikError(error, 'peer-failed', 'invalid-manifest', 'invalid-nar', 'too-large')
+}
+
+function rejection({ narHash, reason }: ImageRow): NarvikError {
+  return new NarvikError('verification-failed', `Cannot accept ${narHash.toSri()}: ${reason ?? 'it failed verification'}`, {
+    hint: 'The image is kept in quarantine with its evidence, see `narvik show`; `narvik fetch` tries again, `narvik rm` drops it',
+  })
+}

@@ -1,0 +1,144 @@
+import { lstat, realpath } from 'node:fs/promises'
+import { fromSystemError, NarvikError } from '../errors.ts'
+import type { ImageMetadata } from '../image/metadata.ts'
+import { copyTree } from '../nar/copy.ts'
+import { scanTree } from '../nar/hash-tree.ts'
+import { sealTree } from '../nar/seal.ts'
+import type { NixPathInfo } from '../nix/path-info.ts'
+import type { Stage } from '../store/content.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import { verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
+import { clearTheWay } from './clear-the-way.ts'
+import type { TaskContext } from './context.ts'
+import type { Progress } from './jobs.ts'
+import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
+import { checkName } from './refs.ts'
+import { settle } from './settle.ts'
+
+export interface ImportRequest {
+  /** Absolute path of a tree or store path. */
+  readonly path: string
+  readonly name?: string | undefined
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: Progress) => void
+}
+
+/**
+ * Makes a tree on this host a verified, announced image. A valid store path is served from where it is; any other tree
+ * is copied (or added to the Nix store, where the settings say so), so that what was proven can't change afterwards.
+ */
+export async function importImage(context: TaskContext, request: ImportRequest): Promise<ImageRow> {
+  const path = await resolveSource(context, request.path)
+  const listing = await scanTree(path, signalOf(request))
+  const facts = await askNix(context, path, request.signal)
+  if (facts.info !== null) return importInPlace(context, request, facts.info, facts)
+  const added = await addToStore(context, path, listing, request.signal)
+  if (added !== null) return importInPlace(context, request, added, { info: added, note: null })
+  return importCopy(context, request, path, facts.note)
+}
+
+/** A link into the store, such as `result`, stands for the store path, as it does for Nix; any other link is a tree. */
+async function resolveSource({ nix }: TaskContext, path: string): Promise<string> {
+  if (!path.startsWith('/')) throw new NarvikError('invalid-argument', `Cannot import ${JSON.stringify(path)}: found a relative path, needed an absolute one`)
+  try {
+    const found = await lstat(path)
+    if (!found.isSymbolicLink()) return path
+    const target = await realpath(path).catch(() => path)
+    return isStorePath(nix, target) ? target : path
+  } catch (error) {
+    throw fromSystemError(error, `import ${path}`)
+  }
+}
+
+async function importInPlace(context: TaskContext, request: ImportRequest, { path }: NixPathInfo, facts: NixFacts): Promise<ImageRow> {
+  const proof = await prove(request, path)
+  const measured = requireMeasurement(proof, path)
+  const checked = checkFacts(facts, measured)
+  // A store path that Nix is wrong about may change or go at any time: what was found of it is kept as a copy.
+  if (checked.info === null) return importCopy(context, request, path, checked.note)
+  return record(context, request, { proof, measured, facts: checked, stage: null })
+}
+
+async function importCopy(context: TaskContext, request: ImportRequest, path: string, note: string | null): Promise<ImageRow> {
+  const stage = await context.content.stage()
+  try {
+    await copyTree(path, stage.tree, { ...signalOf(request), onProgress: bytes => { report(request, 'copying', bytes) } })
+    await sealTree(stage.tree)
+    const proof = await prove(request, stage.tree)
+    const measured = requireMeasurement(proof, path)
+    return await record(context, request, { proof, measured, facts: { info: null, note }, stage })
+  } finally {
+    await context.content.discardStage(stage)
+  }
+}
+
+async function prove(request: ImportRequest, tree: string): Promise<Proof> {
+  return verifyTree({ tree, expected: null, claims: [] }, { ...signalOf(request), onProgress: bytes => { report(request, 'hashing', bytes) } })
+}
+
+function requireMeasurement({ measured, verdict }: Proof, path: string): Measurement {
+  if (measured !== null) return measured
+  throw new NarvikError('changed-while-reading', `Cannot import ${path}: ${verdict.reason ?? 'it could not be read'}`)
+}
+
+interface Finding {
+  readonly proof: Proof
+  readonly measured: Measurement
+  readonly facts: NixFacts
+  /** The copy that was proven; null where the tree stays in the Nix store. */
+  readonly stage: Stage | null
+}
+
+/** Takes the image through its states; one that is verified already stays as it is. */
+async function record(context: TaskContext, request: ImportRequest, finding: Finding): Promise<ImageRow> {
+  const { narHash } = finding.measured
+  const job = await context.jobs.run('import', narHash, async () => {
+    const known = context.catalog.get(narHash)
+    if (known?.state === 'verified') return rename(context, known, request.name)
+    if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
+    await clearTheWay(context, narHash)
+    return settle(context, await quarantine(context, request, finding), finding.proof)
+  })
+  return job.result
+}
+
+async function quarantine({ catalog, content }: TaskContext, request: ImportRequest, { measured, facts, stage }: Finding): Promise<ImageRow> {
+  const { narHash } = measured
+  const name = request.name ?? null
+  catalog.create({ narHash, source: 'import', place: stage === null ? 'nix-store' : 'content', name, note: facts.note })
+  catalog.transition(narHash, 'start', { reason: `importing ${request.path}` })
+  if (stage !== null) await content.adopt(stage, narHash)
+  catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest)
+  return catalog.transition(narHash, 'complete', { reason: stage === null ? 'the tree stays in the Nix store' : 'copied' })
+}
+
+async function rename({ catalog, content }: TaskContext, row: ImageRow, name: string | undefined): Promise<ImageRow> {
+  if (name === undefined || name === row.name) return row
+  const renamed = catalog.setName(row.narHash, name)
+  const path = content.visiblePath(renamed)
+  if (path !== null) await content.link(name, path)
+  if (row.name !== null) await content.unlink(row.name)
+  return renamed
+}
+
+function metadataOf({ narHash, narSize, manifestDigest }: Measurement, { info }: NixFacts, name: string | null): ImageMetadata {
+  return {
+    narHash,
+    narSize,
+    name,
+    manifestDigest,
+    storePath: info?.path ?? null,
+    references: info?.references ?? [],
+    deriver: info?.deriver ?? null,
+    ca: info?.ca ?? null,
+    signatures: info?.signatures ?? [],
+  }
+}
+
+function signalOf({ signal }: ImportRequest): { signal?: AbortSignal } {
+  return signal === undefined ? {} : { signal }
+}
+
+function report({ onProgress }: ImportRequest, phase: Progress['phase'], bytes: number): void {
+  onProgress?.({ narHash: null, phase, bytes, totalBytes: null, bytesPerSecond: 0, peers: [] })
+}

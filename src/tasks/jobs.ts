@@ -1,0 +1,133 @@
+import { NarvikError } from '../errors.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+
+export type Phase = 'finding' | 'receiving' | 'hashing' | 'copying' | 'verifying' | 'publishing'
+
+/** How far a piece of work has come. */
+export interface Progress {
+  /** SRI of the image; null until it is known. */
+  readonly narHash: string | null
+  readonly phase: Phase
+  /** Bytes of the NAR that are done in this phase. */
+  readonly bytes: number
+  readonly totalBytes: number | null
+  readonly bytesPerSecond: number
+  readonly peers: readonly { readonly peerId: string, readonly bytes: number }[]
+}
+
+export type ProgressListener = (progress: Progress) => void
+
+const IDLE: Progress = { narHash: null, phase: 'finding', bytes: 0, totalBytes: null, bytesPerSecond: 0, peers: [] }
+/** Milliseconds over which the shown rate is averaged. */
+const RATE_WINDOW_MS = 3000
+/** Milliseconds between two reports to those who watch, within one phase. */
+const REPORT_INTERVAL_MS = 100
+
+/** One piece of long work on one image, with those who watch it. */
+export class Job<out Result> {
+  readonly kind: string
+  readonly narHash: NarHash
+  readonly startedAt = new Date()
+  readonly result: Promise<Result>
+  readonly #abort = new AbortController()
+  readonly #listeners = new Set<ProgressListener>()
+  #progress: Progress
+  #reportedAt = 0
+  #mark = { at: performance.now(), bytes: 0 }
+
+  constructor(kind: string, narHash: NarHash, work: (job: Job<unknown>) => Promise<Result>) {
+    this.kind = kind
+    this.narHash = narHash
+    this.#progress = { ...IDLE, narHash: narHash.toSri() }
+    this.result = Promise.resolve().then(() => work(this))
+    // Whoever waits handles the failure; a job that nobody waits for reports through its own work.
+    this.result.catch(() => undefined)
+  }
+
+  get signal(): AbortSignal {
+    return this.#abort.signal
+  }
+
+  get progress(): Progress {
+    return this.#progress
+  }
+
+  abort(reason: NarvikError): void {
+    this.#abort.abort(reason)
+  }
+
+  report(change: Partial<Omit<Progress, 'bytesPerSecond' | 'narHash'>>): void {
+    const now = performance.now()
+    const next = { ...this.#progress, ...change }
+    const isNewPhase = next.phase !== this.#progress.phase
+    if (isNewPhase) this.#mark = { at: now, bytes: next.bytes }
+    this.#progress = { ...next, bytesPerSecond: this.#rate(now, next.bytes) }
+    if (!isNewPhase && now - this.#reportedAt < REPORT_INTERVAL_MS) return
+    this.#reportedAt = now
+    for (const listener of this.#listeners) listener(this.#progress)
+  }
+
+  /** Calls `listener` with each report from now on, and with the last one at once; returns how to stop that. */
+  watch(listener: ProgressListener): () => void {
+    this.#listeners.add(listener)
+    listener(this.#progress)
+    return () => { this.#listeners.delete(listener) }
+  }
+
+  #rate(now: number, bytes: number): number {
+    const span = now - this.#mark.at
+    const rate = span < 50 ? this.#progress.bytesPerSecond : Math.max(0, Math.round((bytes - this.#mark.bytes) * 1000 / span))
+    if (span > RATE_WINDOW_MS) this.#mark = { at: now, bytes }
+    return rate
+  }
+}
+
+/** The work under way: one job per image at a time, however many ask for it. */
+export class Jobs {
+  readonly #running = new Map<string, Job<unknown>>()
+  #stopping: NarvikError | undefined
+
+  find(narHash: NarHash): Job<unknown> | undefined {
+    return this.#running.get(narHash.toNix32())
+  }
+
+  list(): Job<unknown>[] {
+    return [...this.#running.values()]
+  }
+
+  /**
+   * Runs `work` on the image as soon as no other job does.
+   * @throws NarvikError `interrupted` where the daemon is stopping.
+   */
+  async run<Result>(kind: string, narHash: NarHash, work: (job: Job<unknown>) => Promise<Result>): Promise<Job<Result>> {
+    for (let other = this.find(narHash); other !== undefined; other = this.find(narHash)) {
+      await other.result.catch(() => undefined)
+    }
+    return this.start(kind, narHash, work)
+  }
+
+  /** As `run`, for a caller that has just seen that no job runs on the image. */
+  start<Result>(kind: string, narHash: NarHash, work: (job: Job<unknown>) => Promise<Result>): Job<Result> {
+    if (this.#stopping !== undefined) throw this.#stopping
+    const key = narHash.toNix32()
+    const job = new Job<Result>(kind, narHash, async self => {
+      try {
+        return await work(self)
+      } finally {
+        this.#running.delete(key)
+      }
+    })
+    this.#running.set(key, job)
+    return job
+  }
+
+  /** Interrupts all work and waits until it has left things in order. */
+  async stop(): Promise<void> {
+    this.#stopping = new NarvikError('interrupted', 'Cannot go on: the daemon is stopping', {
+      hint: 'What was received is kept, and goes on after the next start',
+    })
+    const jobs = this.list()
+    for (const job of jobs) job.abort(this.#stopping)
+    await Promise.allSettled(jobs.map(job => job.result))
+  }
+}

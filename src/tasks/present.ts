@@ -1,0 +1,50 @@
+import type { PeerInfo } from '../p2p/node.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { ImageRow, JournalEntry } from '../store/image-row.ts'
+import type { Content } from '../store/content.ts'
+import type { Job, Progress } from './jobs.ts'
+import type { VerifyResult } from './verify-image.ts'
+
+/** An image as it is shown: a path only while it is verified, a reason only while it is not. */
+export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+  return {
+    narHash: row.narHash.toSri(),
+    narSize: row.narSize,
+    name: row.name,
+    state: row.state,
+    path: content.visiblePath(row),
+    storePath: row.storePath,
+    references: row.references,
+    deriver: row.deriver,
+    ca: row.ca,
+    signatures: row.signatures,
+    source: row.source,
+    createdAt: row.createdAt.toISOString(),
+    verifiedAt: row.verifiedAt?.toISOString() ?? null,
+    reason: row.reason,
+    note: row.note,
+  }
+}
+
+/** An image with its whole journal. */
+export function presentDetails(catalog: Pick<Catalog, 'journal'>, content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+  return { ...presentImage(content, row), journal: catalog.journal(row.narHash).map(presentEntry) }
+}
+
+export function presentVerification({ row, verdict }: VerifyResult) {
+  return { narHash: row.narHash.toSri(), name: row.name, verdict: verdict.verdict, stages: verdict.stages, reason: verdict.reason }
+}
+
+/** Work of this host on an image, as a transfer; null for work that moves nothing. */
+export function presentTransfer(catalog: Pick<Catalog, 'get'>, { narHash, progress, startedAt }: Job<unknown>) {
+  const shown: Progress & { narHash: string } = { ...progress, narHash: narHash.toSri() }
+  return { ...shown, name: catalog.get(narHash)?.name ?? null, direction: 'in' as const, startedAt: startedAt.toISOString() }
+}
+
+export function presentPeer({ connectedSince, received, sent, ...peer }: PeerInfo) {
+  return { ...peer, connectedSince: connectedSince?.toISOString() ?? null, bytesReceived: received, bytesSent: sent }
+}
+
+function presentEntry({ at, from, to, event, reason, evidence }: JournalEntry) {
+  return { at: at.toISOString(), from, to, event, reason, evidence }
+}

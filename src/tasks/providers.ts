@@ -1,0 +1,114 @@
+import { setTimeout as delay } from 'node:timers/promises'
+import { NarvikError } from '../errors.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import type { PeerShare } from '../image/verdict.ts'
+import type { Provider } from '../p2p/router.ts'
+import type { TaskContext } from './context.ts'
+
+export interface ProvidersInit {
+  readonly narHash: NarHash
+  /** Milliseconds without a usable provider after which `next` gives up. */
+  readonly waitMs: number
+  readonly signal: AbortSignal
+}
+
+/** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last. */
+const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000 }
+
+/**
+ * The providers of one image, one at a time, for one fetch: those that failed come last, those that lied never.
+ */
+export class Providers {
+  readonly #node: TaskContext['node']
+  readonly #init: ProvidersInit
+  readonly #known = new Map<string, Provider>()
+  readonly #failures = new Map<string, string>()
+  readonly #excluded = new Set<string>()
+  readonly #tried = new Set<string>()
+
+  constructor({ node }: Pick<TaskContext, 'node'>, init: ProvidersInit) {
+    this.#node = node
+    this.#init = init
+  }
+
+  /**
+   * The next provider to try; waits for one to appear.
+   * @throws NarvikError `no-provider` after `waitMs`, saying what the known ones did.
+   */
+  async next(): Promise<Provider> {
+    const deadline = performance.now() + this.#init.waitMs
+    for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
+      const found = this.#untried() ?? await this.#lookUp()
+      if (found !== undefined) {
+        this.#tried.add(found.peerId)
+        return found
+      }
+      const left = deadline - performance.now()
+      if (left <= 0) throw this.#none()
+      // The next round may try again whoever failed in this one.
+      this.#tried.clear()
+      await this.#pause(Math.min(pause, left))
+    }
+  }
+
+  /** Whether there is a provider that was neither excluded nor tried in this round. */
+  async hasNext(): Promise<boolean> {
+    return (this.#untried() ?? await this.#lookUp()) !== undefined
+  }
+
+  /** Whether another provider than those tried is known, without looking for one. */
+  hasSpare(): boolean {
+    return this.#untried() !== undefined
+  }
+
+  failed({ peerId }: Provider, reason: string): void {
+    this.#failures.set(peerId, reason)
+  }
+
+  succeeded({ peerId }: Provider): void {
+    this.#failures.delete(peerId)
+  }
+
+  exclude(peerIds: Iterable<string>): void {
+    for (const peerId of peerIds) this.#excluded.add(peerId)
+  }
+
+  /** Who failed and how, for the evidence. */
+  shares(): PeerShare[] {
+    return Array.from(this.#failures, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'failed', detail }))
+  }
+
+  async #pause(milliseconds: number): Promise<void> {
+    const { signal } = this.#init
+    await delay(milliseconds, undefined, { signal }).catch(() => { signal.throwIfAborted() })
+  }
+
+  #untried(): Provider | undefined {
+    for (const provider of this.#known.values()) if (this.#isUsable(provider)) return provider
+    return undefined
+  }
+
+  async #lookUp(): Promise<Provider | undefined> {
+    const { narHash, signal } = this.#init
+    for await (const provider of this.#node.router.find(narHash, { signal })) {
+      this.#known.set(provider.peerId, provider)
+      if (this.#isUsable(provider)) return provider
+    }
+    signal.throwIfAborted()
+    return undefined
+  }
+
+  #isUsable({ peerId }: Provider): boolean {
+    return !this.#tried.has(peerId) && !this.#excluded.has(peerId) && !this.#node.isBanned(peerId)
+  }
+
+  #none(): NarvikError {
+    const { narHash, waitMs } = this.#init
+    const failures = Array.from(this.#failures, ([peerId, reason]) => `${peerId}: ${reason}`)
+    const banned = [...this.#known.keys()].filter(peerId => this.#excluded.has(peerId) || this.#node.isBanned(peerId))
+    const found = [...failures, ...banned.map(peerId => `${peerId} is banned`)].join('; ') || 'no peer that announces it'
+    return new NarvikError('no-provider', `Cannot fetch ${narHash.toSri()}: found ${found} within ${waitMs / 1000} s, needed a provider`, {
+      hint: 'Check the hash, and with `narvik peers` that the host that has it is connected',
+    })
+  }
+}

@@ -1,0 +1,40 @@
+import { NarvikError } from '../errors.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import { refText, type Ref } from '../image/ref.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { ImageRow } from '../store/image-row.ts'
+
+type Lookup = Pick<Catalog, 'get' | 'getByName' | 'getByStorePath'>
+
+/** The catalog's image for a reference. */
+export function lookUp(catalog: Lookup, ref: Ref): ImageRow | undefined {
+  switch (ref.kind) {
+    case 'nar-hash': return catalog.get(ref.narHash)
+    case 'store-path': return catalog.getByStorePath(ref.storePath)
+    case 'name': return catalog.getByName(ref.name)
+  }
+}
+
+/**
+ * As `lookUp`.
+ * @throws NarvikError `not-found` where the catalog has no such image.
+ */
+export function requireImage(catalog: Lookup, ref: Ref): ImageRow {
+  const row = lookUp(catalog, ref)
+  if (row !== undefined) return row
+  throw new NarvikError('not-found', `Cannot find ${refText(ref)}: found no such image in the catalog, needed the NAR hash, store path or name of one`, {
+    hint: 'See `narvik list` for what this host has',
+  })
+}
+
+/**
+ * Checks that a name is free, or `owner`'s already.
+ * @throws NarvikError `name-taken`.
+ */
+export function checkName(catalog: Lookup, name: string, owner?: NarHash): void {
+  const holder = catalog.getByName(name)
+  if (holder === undefined || owner?.equals(holder.narHash) === true) return
+  throw new NarvikError('name-taken', `Cannot use the name ${name}: found it on ${holder.narHash.toSri()}, needed a free one`, {
+    hint: 'Choose another name, or remove the image that has it with `narvik rm`',
+  })
+}

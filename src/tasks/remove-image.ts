@@ -1,0 +1,27 @@
+import { NarvikError } from '../errors.ts'
+import type { Ref } from '../image/ref.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import type { TaskContext } from './context.ts'
+import { requireImage } from './refs.ts'
+
+/**
+ * Forgets an image in any state, with its files; a tree in the Nix store stays there. A fetch of it is given up.
+ * Answers with the image as it was.
+ */
+export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): Promise<ImageRow> {
+  const { catalog, content, jobs, announcer, logger } = context
+  const { narHash } = requireImage(catalog, ref)
+  jobs.find(narHash)?.abort(new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: it was removed on request`))
+  const job = await jobs.run('remove', narHash, async () => {
+    const row = catalog.get(narHash)
+    if (row === undefined) throw new NarvikError('not-found', `Cannot remove ${narHash.toSri()}: it was removed meanwhile`)
+    announcer.withdraw(narHash)
+    if (row.name !== null) await content.unlink(row.name)
+    // The row goes first: a file without a row is swept up at the next start, a row without its file would be a lie.
+    catalog.remove(narHash, 'removed on request')
+    await content.discard(narHash)
+    logger.info('removed', { narHash: narHash.toSri(), name: row.name })
+    return row
+  })
+  return job.result
+}

@@ -1,0 +1,70 @@
+import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { decodeManifest } from '../image/manifest.ts'
+import type { ImageMetadata } from '../image/metadata.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import type { Logger } from '../log.ts'
+import { Layout } from '../nar/layout.ts'
+import { readRange } from '../nar/read-range.ts'
+import type { ImageSource } from '../p2p/protocol.ts'
+import type { Catalog } from '../store/catalog.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import type { Content } from '../store/content.ts'
+
+export interface ServeParts {
+  readonly catalog: Catalog
+  readonly content: Content
+  readonly logger: Logger
+  /** Called once an image's tree was seen to be no longer what was proven. */
+  readonly onDamage: (row: ImageRow, reason: string) => void
+}
+
+/** Layouts that are kept ready; one of a large tree takes some tens of megabytes. */
+const LAYOUTS_KEPT = 4
+
+/** What peers are served from: verified images only, read through their layout from where they are. */
+export function createImageSource({ catalog, content, logger, onDamage }: ServeParts): ImageSource {
+  const layouts = new Map<string, Layout>()
+
+  function layoutOf(narHash: NarHash): Layout | undefined {
+    const key = narHash.toNix32()
+    const kept = layouts.get(key)
+    if (kept !== undefined) return kept
+    const manifest = catalog.manifest(narHash)
+    if (manifest === undefined) return undefined
+    const layout = Layout.of(decodeManifest(manifest).listing)
+    const [oldest] = layouts.keys()
+    if (layouts.size >= LAYOUTS_KEPT && oldest !== undefined) layouts.delete(oldest)
+    layouts.set(key, layout)
+    return layout
+  }
+
+  async function* read(narHash: NarHash, offset: number, length: number, options: { signal?: AbortSignal }): AsyncGenerator<Uint8Array> {
+    const row = catalog.get(narHash)
+    const tree = row === undefined ? null : content.visiblePath(row)
+    const layout = tree === null ? undefined : layoutOf(narHash)
+    if (row === undefined || tree === null || layout === undefined) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
+    if (offset + length > layout.narSize) throw new NarvikError('invalid-argument', `Cannot serve bytes ${offset} to ${offset + length}: found a NAR of ${layout.narSize} bytes`)
+    try {
+      yield* readRange(tree, layout, offset, length, options)
+    } catch (error) {
+      // A file that is gone or of another size is damage that the whole fleet would otherwise be sent.
+      if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) onDamage(row, messageOf(error))
+      logger.warn('cannot serve', { narHash: narHash.toSri(), reason: messageOf(error) })
+      throw error
+    }
+  }
+
+  return {
+    describe: narHash => Promise.resolve(describe(catalog, narHash)),
+    read,
+  }
+}
+
+function describe(catalog: Catalog, narHash: NarHash): { metadata: ImageMetadata, manifest: Uint8Array } | undefined {
+  const row = catalog.get(narHash)
+  if (row?.state !== 'verified' || row.narSize === null) return undefined
+  const manifest = catalog.manifest(narHash)
+  if (manifest === undefined) return undefined
+  const { narSize, storePath, references, deriver, ca, signatures, name, manifestDigest } = row
+  return { metadata: { narHash, narSize, storePath, references, deriver, ca, signatures, name, manifestDigest }, manifest }
+}

@@ -1,0 +1,80 @@
+import { messageOf, NarvikError } from '../errors.ts'
+import type { Ref } from '../image/ref.ts'
+import type { Verdict } from '../image/verdict.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import { verifyTree, type Proof } from '../verify/pipeline.ts'
+import type { TaskContext } from './context.ts'
+import type { Job, Progress } from './jobs.ts'
+import { requireImage } from './refs.ts'
+import { settle, withdrawDamaged } from './settle.ts'
+import { waitFor } from './wait-for.ts'
+
+export interface VerifyRequest {
+  readonly ref: Ref | 'all'
+  readonly signal?: AbortSignal
+  readonly onProgress?: (progress: Progress) => void
+}
+
+export interface VerifyResult {
+  readonly row: ImageRow
+  readonly verdict: Verdict
+}
+
+/**
+ * Proves again what is on disk. An image that fails is withdrawn and rejected before anybody is answered; one that is
+ * rejected already is judged again, and stays rejected.
+ */
+export async function verifyImages(context: TaskContext, request: VerifyRequest): Promise<VerifyResult[]> {
+  const rows = request.ref === 'all' ? context.catalog.list({ state: 'verified' }) : [requireImage(context.catalog, request.ref)]
+  const results: VerifyResult[] = []
+  for (const row of rows) {
+    const job = await context.jobs.run('verify', row.narHash, self => verifyOne(context, self))
+    results.push(await waitFor(job, request))
+  }
+  return results
+}
+
+/** Judges an image that an earlier run of the daemon left in quarantine, and lets it out or rejects it. */
+export async function settleQuarantined(context: TaskContext, row: ImageRow): Promise<ImageRow> {
+  const job = await context.jobs.run('verify', row.narHash, async self => settle(context, row, await proveTree(context, row, self)))
+  return job.result
+}
+
+async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
+  const row = context.catalog.get(job.narHash)
+  if (row === undefined) throw new NarvikError('not-found', `Cannot verify ${job.narHash.toSri()}: it was removed meanwhile`)
+  if (row.state !== 'verified' && row.state !== 'rejected') {
+    throw new NarvikError('conflict', `Cannot verify ${row.narHash.toSri()}: found it ${row.state}, needed it verified or rejected`)
+  }
+  const proof = await proveTree(context, row, job)
+  if (row.state === 'rejected' || proof.verdict.verdict === 'pass') return { row, verdict: proof.verdict }
+  const damaged = await withdrawDamaged(context, row, proof.verdict.reason ?? 'verification failed')
+  return { row: await settle(context, damaged, proof), verdict: proof.verdict }
+}
+
+async function proveTree({ content }: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+  const { narHash, narSize, manifestDigest } = row
+  const tree = content.visiblePath(row) ?? (row.place === 'nix-store' ? row.storePath : null) ?? content.quarantineTree(narHash)
+  const claims = narSize === null ? [] : [{ by: 'the catalog', narHash, narSize, manifestDigest }]
+  job.report({ phase: 'verifying', bytes: 0, totalBytes: narSize })
+  return verifyTree({ tree, expected: narHash, claims }, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
+}
+
+/**
+ * Takes an image out of sight whose tree was seen to be damaged while it was served, and judges it again in the
+ * background: a tree that turns out to be whole is verified again.
+ */
+export function handleDamage(context: TaskContext, { narHash }: ImageRow, reason: string): void {
+  const work = async (): Promise<void> => {
+    const job = await context.jobs.run('verify', narHash, async self => {
+      const row = context.catalog.get(narHash)
+      if (row?.state !== 'verified') return
+      const damaged = await withdrawDamaged(context, row, reason)
+      await settle(context, damaged, await proveTree(context, damaged, self))
+    })
+    await job.result
+  }
+  work().catch((error: unknown) => {
+    context.logger.warn('cannot judge a damaged image', { narHash: narHash.toSri(), reason: messageOf(error) })
+  })
+}

@@ -1,0 +1,123 @@
+import { isNarvikError, messageOf } from '../errors.ts'
+import type { Listing } from '../image/listing.ts'
+import { encodeManifest, manifestDigest } from '../image/manifest.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import type { StageResult, Verdict } from '../image/verdict.ts'
+import { hashTree } from '../nar/hash-tree.ts'
+
+/** What somebody says of an image: a peer, its record in the DHT, Nix, the manifest. */
+export interface Claim {
+  /** Who says it, for the evidence: `peer 12D3…`, `DHT record of 12D3…`, `Nix`, `manifest`. */
+  readonly by: string
+  readonly narHash: NarHash
+  readonly narSize: number
+  readonly manifestDigest: string | null
+}
+
+/** The tree on disk, and what it is expected to be. */
+export interface Subject {
+  readonly tree: string
+  /** The NAR hash that is asked for; null measures the tree, to learn what it is. */
+  readonly expected: NarHash | null
+  readonly claims: readonly Claim[]
+}
+
+/** What was found on disk, where the tree could be read at all. */
+export interface Measurement {
+  readonly narHash: NarHash
+  readonly narSize: number
+  readonly manifest: Uint8Array
+  readonly manifestDigest: string
+}
+
+export interface Proof {
+  readonly verdict: Verdict
+  readonly measured: Measurement | null
+}
+
+export interface VerifyOptions {
+  readonly signal?: AbortSignal
+  readonly onProgress?: (bytes: number) => void
+}
+
+interface Outcome {
+  readonly verdict: 'pass' | 'fail' | 'skipped'
+  readonly detail: string
+  readonly expected?: string
+  readonly found?: string
+}
+
+type Stage = (subject: Subject, measured: Measurement) => Outcome
+
+/** The stages after the tree was read, in the order in which they are reported. */
+const STAGES: readonly (readonly [string, Stage])[] = [
+  ['size', checkSize],
+  ['nar-hash', checkNarHash],
+  ['metadata', checkMetadata],
+]
+
+/**
+ * Proves that the tree on disk is the image that is expected: reads all of it, recomputes its NAR hash, and compares
+ * everything that was claimed of it. A failing stage doesn't end the pipeline, so that the evidence is whole. Errors
+ * that say nothing about the tree (an aborted signal, an I/O error) are thrown; they are no verdict.
+ */
+export async function verifyTree(subject: Subject, options: VerifyOptions = {}): Promise<Proof> {
+  const started = performance.now()
+  const read = await measure(subject.tree, options)
+  const milliseconds = elapsed(started)
+  if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null }
+  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks`, milliseconds }
+  const results = STAGES.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
+  return { verdict: conclude([shape, ...results]), measured: read.measurement }
+}
+
+async function measure(tree: string, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number } | string> {
+  try {
+    const { narHash, narSize, listing } = await hashTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
+    return { measurement: { narHash, narSize, ...describeListing(listing) }, entries: listing.count }
+  } catch (error) {
+    if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return messageOf(error)
+    throw error
+  }
+}
+
+function describeListing(listing: Listing): { manifest: Uint8Array, manifestDigest: string } {
+  const manifest = encodeManifest(listing)
+  return { manifest, manifestDigest: manifestDigest(manifest) }
+}
+
+function checkSize({ claims }: Subject, { narSize }: Measurement): Outcome {
+  const wrong = claims.find(claim => claim.narSize !== narSize)
+  if (wrong === undefined) return { verdict: 'pass', detail: `the NAR has ${narSize} bytes` }
+  return { verdict: 'fail', detail: `the NAR has ${narSize} bytes, ${wrong.by} says ${wrong.narSize}`, expected: String(wrong.narSize), found: String(narSize) }
+}
+
+function checkNarHash({ expected }: Subject, { narHash }: Measurement): Outcome {
+  const found = narHash.toSri()
+  if (expected === null) return { verdict: 'pass', detail: `the tree hashes to ${found}; nothing else was expected`, found }
+  const detail = expected.equals(narHash) ? `the tree hashes to ${found}` : `the tree hashes to ${found}, not to ${expected.toSri()}`
+  return { verdict: expected.equals(narHash) ? 'pass' : 'fail', detail, expected: expected.toSri(), found }
+}
+
+function checkMetadata({ claims }: Subject, measured: Measurement): Outcome {
+  if (claims.length === 0) return { verdict: 'skipped', detail: 'nobody claimed anything of it' }
+  for (const claim of claims) {
+    if (!claim.narHash.equals(measured.narHash)) {
+      return { verdict: 'fail', detail: `${claim.by} says it is ${claim.narHash.toSri()}`, expected: claim.narHash.toSri(), found: measured.narHash.toSri() }
+    }
+    if (claim.manifestDigest !== null && claim.manifestDigest !== measured.manifestDigest) {
+      return { verdict: 'fail', detail: `${claim.by} says its manifest is ${claim.manifestDigest}`, expected: claim.manifestDigest, found: measured.manifestDigest }
+    }
+  }
+  return { verdict: 'pass', detail: `agrees with ${claims.map(claim => claim.by).join(', ')}` }
+}
+
+function conclude(stages: readonly StageResult[]): Verdict {
+  // The NAR hash is the judge: where it fails, it is the reason, whatever else is wrong as well.
+  const failed = stages.find(({ stage, verdict }) => stage === 'nar-hash' && verdict === 'fail') ?? stages.find(({ verdict }) => verdict === 'fail')
+  return { verdict: failed === undefined ? 'pass' : 'fail', stages, reason: failed?.detail ?? null }
+}
+
+function elapsed(started: number): number {
+  return Math.round(performance.now() - started)
+}

@@ -1,0 +1,126 @@
+import { readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import type { ImageDetailsJson, ImageJson } from '../../src/control/api.ts'
+import { startFleet, temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
+import { nixHashPath } from '../helpers/real-nix.ts'
+import { makeRawDisk } from '../helpers/source-trees.ts'
+
+const MIB = 1024 * 1024
+const SIZE = 512 * MIB
+
+async function importDisk(host: TestDaemon, size = SIZE): Promise<ImageJson> {
+  const source = join(await temporaryDirectory(), 'disk.raw')
+  await makeRawDisk(source, size)
+  return host.json<ImageJson>('import', source)
+}
+
+/** Starts a fetch and resolves as soon as `bytes` have arrived; the fetch goes on. */
+async function fetchUntil(host: TestDaemon, narHash: string, bytes: number): Promise<{ result: Promise<ImageJson> }> {
+  const { promise, resolve, reject } = Promise.withResolvers<undefined>()
+  const result = host.client.fetch({ ref: narHash }, { onProgress: progress => { if (progress.phase === 'receiving' && progress.bytes >= bytes) resolve(undefined) } })
+  result.then(() => { resolve(undefined) }, reject)
+  await promise
+  // Whoever cares awaits the result; a daemon that is killed ends it with an error.
+  result.catch(() => undefined)
+  return { result }
+}
+
+/** The bytes at which each provider was asked to start, in order. */
+function startOffsets({ journal }: ImageDetailsJson): number[] {
+  return journal.flatMap(({ event, reason }) => event === 'start' ? [Number(/at byte (\d+)/.exec(reason)?.[1])] : [])
+}
+
+describe('an image that is not proven yet', () => {
+  it('has no path anywhere, no file in sight, and is neither announced nor served', async () => {
+    const [a, b, c] = await startFleet(3, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '1' } })
+    if (a === undefined || b === undefined || c === undefined) throw new Error('no fleet')
+    const { narHash } = await importDisk(a)
+    await fetchUntil(b, narHash, 16 * MIB)
+    await a.kill('SIGKILL')
+    const shown = await b.json<ImageDetailsJson>('show', narHash)
+    expect(['wanted', 'receiving']).toContain(shown.state)
+    expect(shown.path).toBeNull()
+    expect(JSON.stringify(await b.json('list'))).not.toContain(b.dataDir)
+    expect((await b.run('list')).stdout).not.toContain(b.dataDir)
+    expect(await readdir(join(b.dataDir, 'images'))).toEqual([])
+    expect(await readdir(join(b.dataDir, 'by-name'))).toEqual([])
+    expect((await b.run('export', narHash, join(b.dir, 'out'), '--json')).exitCode).toBe(1)
+    expect((await c.run('fetch', narHash, '--json')).exitCode).toBe(4)
+  })
+})
+
+describe('a provider that is killed in the middle', () => {
+  it('is followed by another one at the byte that was reached', async () => {
+    const [a, b, c] = await startFleet(3)
+    if (a === undefined || b === undefined || c === undefined) throw new Error('no fleet')
+    const { narHash, narSize } = await importDisk(a)
+    await b.json('fetch', narHash)
+    const { result } = await fetchUntil(c, narHash, 64 * MIB)
+    const transfer = (await c.client.transfers())[0]
+    const sender = [a, b].find(host => host.peerId === transfer?.peers.at(-1)?.peerId) ?? a
+    await sender.kill('SIGKILL')
+    expect(await result).toMatchObject({ state: 'verified' })
+    const { journal } = await c.json<ImageDetailsJson>('show', narHash)
+    const peers = journal.find(entry => entry.to === 'verified')?.evidence?.peers ?? []
+    // Every byte was taken once, from one of the two.
+    expect(peers.reduce((sum, peer) => sum + peer.bytes, 0)).toBe(narSize)
+  })
+
+  it('leaves an image that goes on by itself when it comes back', async () => {
+    const [a, b] = await startFleet(2, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '1' } })
+    if (a === undefined || b === undefined) throw new Error('no fleet')
+    const { narHash } = await importDisk(a)
+    const { result } = await fetchUntil(b, narHash, 128 * MIB)
+    await a.kill('SIGKILL')
+    await expect(result).rejects.toMatchObject({ code: 'no-provider' })
+    const left = await b.json<ImageDetailsJson>('show', narHash)
+    expect(left).toMatchObject({ state: 'wanted', path: null })
+    expect(left.reason).toContain(a.peerId)
+
+    await TestDaemon.start({ dir: a.dir, bootstrap: [b] })
+    await until(async () => (await b.client.show(narHash)).state === 'verified', 'the fetch to go on')
+    const offsets = startOffsets(await b.json<ImageDetailsJson>('show', narHash))
+    expect(offsets[0]).toBe(0)
+    expect(offsets.at(-1)).toBeGreaterThanOrEqual(64 * MIB)
+  })
+})
+
+describe('a receiver that is killed in the middle', () => {
+  it('again and again, ends verified, and never starts over', async () => {
+    const a = await TestDaemon.start()
+    let b = await TestDaemon.start({ bootstrap: [a] })
+    await b.untilPeers(1)
+    const image = await importDisk(a, 1024 * MIB)
+    for (const percent of [10, 25, 40, 55, 70]) {
+      await fetchUntil(b, image.narHash, (image.narSize ?? 0) * percent / 100)
+      await b.kill('SIGKILL')
+      expect(await readdir(join(b.dataDir, 'images'))).toEqual([])
+      b = await TestDaemon.start({ dir: b.dir, bootstrap: [a] })
+      await b.untilPeers(1)
+    }
+    expect(await b.client.fetch({ ref: image.narHash })).toMatchObject({ state: 'verified' })
+    const dest = join(b.dir, 'out')
+    await b.json('export', image.narHash, dest)
+    expect(await nixHashPath(dest)).toBe(image.narHash)
+    const offsets = startOffsets(await b.json<ImageDetailsJson>('show', image.narHash))
+    expect(offsets).toHaveLength(6)
+    expect(offsets).toEqual(offsets.toSorted((x, y) => x - y))
+    expect(offsets.at(-1)).toBeGreaterThan(512 * MIB)
+  })
+
+  it('and by a stop, goes on after the start', async () => {
+    const a = await TestDaemon.start()
+    const b = await TestDaemon.start({ bootstrap: [a] })
+    await b.untilPeers(1)
+    const { narHash } = await importDisk(a)
+    const { result } = await fetchUntil(b, narHash, 32 * MIB)
+    const ended = expect(result).rejects.toMatchObject({ code: 'interrupted' })
+    expect(await b.stop()).toBe(0)
+    await ended
+    const again = await TestDaemon.start({ dir: b.dir, bootstrap: [a] })
+    await until(async () => (await again.client.show(narHash)).state === 'verified', 'the fetch to go on')
+    // A stop saves what has arrived: not a byte is asked for twice.
+    expect(startOffsets(await again.json<ImageDetailsJson>('show', narHash)).at(-1)).toBeGreaterThanOrEqual(32 * MIB)
+  })
+})
