@@ -54,9 +54,9 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
   const { runDaemon } = await import('./daemon.ts')
   const exitCode = await runDaemon(config, {
     onReady: ({ peerId, addresses, socket, dataDir }) => {
-      const command = ownName(env, process.cwd()) + (findSocket(undefined, env) === socket ? '' : ` --socket ${socket}`)
+      const next = `${ownName(env, process.cwd())} import PATH${findSocket(undefined, env) === socket ? '' : ` --socket ${socket}`}`
       const text = fields({ 'peer id': peerId, 'addresses': addresses.join(' '), 'socket': socket, 'data': dataDir }, styleText)
-      print({ json: { peerId, addresses, socket, dataDir }, text: () => `${text}\n\nNext, in another terminal: ${command} import PATH` }, { json: json === true })
+      print({ json: { peerId, addresses, socket, dataDir }, text: () => `${text}\n\nNext, in another terminal: ${next}` }, { json: json === true })
     },
   })
   process.exit(exitCode)

@@ -29,7 +29,7 @@ describe('the bar', () => {
   })
 
   test('shows all there is on a wide terminal, and the phase on the narrowest', () => {
-    expect(progressLine(someProgress, 120)).toBe('receiving   [###################--------------------]   49 %  614.4 MiB / 1.2 GiB  100.0 MiB/s  ETA 7 s  1 peer')
+    expect(progressLine(someProgress, 120)).toBe('receiving   [###################-------------------]   49 %  614.4 MiB / 1.2 GiB  100.0 MiB/s  ETA 7 s  1 peer')
     expect(progressLine(someProgress, 12)).toBe('receiving ')
     expect(progressLine({ ...someProgress, phase: 'finding', bytes: 0, totalBytes: null, bytesPerSecond: 0, peers: [] }, 80)).toBe('finding     0 peers')
     expect(progressLine({ ...someProgress, phase: 'hashing', totalBytes: null, peers: [] }, 80)).toBe('hashing     614.4 MiB  100.0 MiB/s')

@@ -63,8 +63,9 @@ describe('requests', () => {
   test('a reference of any form reaches the task as it was meant', async () => {
     const seen: string[] = []
     const { client } = await startControl({ show: ref => { seen.push(refText(ref)); throw new NarvikError('not-found', 'no') } })
-    for (const ref of [STORE_PATH, GOOD_HASH, 'a+b?c=d', parseHex(GOOD_HASH)]) await expect(client.show(ref)).rejects.toMatchObject({ code: 'not-found' })
-    expect(seen).toEqual([STORE_PATH, GOOD_HASH, 'a+b?c=d', GOOD_HASH])
+    const longest = STORE_PATH.padEnd(STORE_PATH.length + 204, '?')
+    for (const ref of [STORE_PATH, longest, GOOD_HASH, 'a+b?c=d', parseHex(GOOD_HASH)]) await expect(client.show(ref)).rejects.toMatchObject({ code: 'not-found' })
+    expect(seen).toEqual([STORE_PATH, longest, GOOD_HASH, 'a+b?c=d', GOOD_HASH])
   })
 
   test('an error keeps its code, message and hint on the way to the client', async () => {
@@ -111,6 +112,14 @@ describe('clients that go away', () => {
     expect(signals.filter(({ aborted }) => aborted)).toHaveLength(1)
     finished.resolve(undefined)
     expect(await stays).toEqual(goodImage)
+  })
+
+  test('one who has its answer is not taken for gone', async () => {
+    const signals: AbortSignal[] = []
+    const { client } = await startControl({ fetchImage: ({ signal }) => { signals.push(signal); return Promise.resolve(goodImage) } })
+    await client.fetch({ ref: 'web-1' })
+    await client.peers()
+    expect(signals.map(({ aborted }) => aborted)).toEqual([false])
   })
 
   test('stopping aborts what is under way, answers it, and takes the socket away', async () => {
@@ -305,7 +314,20 @@ describe('the client', () => {
       response.write(start, () => { request.socket.destroy() })
     }).listen(socket)
     onTestFinished(() => { other.close() })
-    await expect(new ControlClient({ socket }).fetch({ ref: 'a' })).rejects.toMatchObject({ code: 'unreachable', message: /daemon gone/ })
+    const failure = new ControlClient({ socket }).fetch({ ref: 'a' })
+    await expect(failure).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(failure).rejects.toThrow(/daemon gone/)
+  })
+
+  test('a stream that ends without a result is not done', async () => {
+    const socket = join(await temporaryDirectory(), 'other.sock')
+    const other = createServer((_, response) => {
+      response.writeHead(200, { 'content-type': 'application/x-ndjson' }).end(`${JSON.stringify({ type: 'progress', ...someProgress })}\n`)
+    }).listen(socket)
+    onTestFinished(() => { other.close() })
+    const failure = new ControlClient({ socket }).fetch({ ref: 'a' })
+    await expect(failure).rejects.toMatchObject({ code: 'unreachable' })
+    await expect(failure).rejects.toThrow(/daemon gone/)
   })
 
   test('fields that a newer daemon adds are left out', async () => {
