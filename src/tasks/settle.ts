@@ -1,3 +1,4 @@
+import { isNarvikError } from '../errors.ts'
 import type { Evidence } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { Proof } from '../verify/pipeline.ts'
@@ -13,11 +14,20 @@ export async function settle(parts: Parts, row: ImageRow, proof: Proof, evidence
   const { verdict } = proof
   const full = { ...evidence, verdict }
   if (verdict.verdict === 'fail') return reject(parts, row, verdict.reason ?? 'verification failed', full)
-  if (row.place === 'content') await parts.content.publish(row.narHash)
-  const verified = parts.catalog.transition(row.narHash, 'pass', { reason: 'verified: the NAR hash was recomputed over the finished tree', evidence: full })
+  describeMeasured(parts, row, proof)
+  const pass = (): ImageRow => parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: full })
+  const verified = row.place === 'content' ? await parts.content.publishWith(row.narHash, pass) : pass()
   await expose(parts, verified)
   parts.logger.info('verified', { narHash: row.narHash.toSri(), name: row.name })
   return verified
+}
+
+/** Puts down what the pipeline found of an image that is only known by its hash, as after a lost catalog. */
+function describeMeasured({ catalog }: Parts, { narHash, narSize, name }: ImageRow, { measured }: Proof): void {
+  if (narSize !== null || measured === null) return
+  const { manifest, manifestDigest } = measured
+  const unknown = { storePath: null, references: [], deriver: null, ca: null, signatures: [] }
+  catalog.describe(narHash, { ...unknown, narHash, name, narSize: measured.narSize, manifestDigest }, manifest)
 }
 
 /** Shows a verified image under its name and announces it. */
@@ -34,9 +44,14 @@ export async function withdrawDamaged({ catalog, content, announcer, logger }: P
   announcer.withdraw(row.narHash)
   const damaged = catalog.transition(row.narHash, 'damage', { reason })
   if (row.name !== null) await content.unlink(row.name)
-  if (row.place === 'content') await content.withdraw(row.narHash)
+  if (row.place === 'content') await content.withdraw(row.narHash).catch(ignoreAbsent)
   logger.warn('withdrew a damaged image', { narHash: row.narHash.toSri(), reason })
   return damaged
+}
+
+/** A tree that is gone can't be moved; the pipeline will say that it is gone. */
+function ignoreAbsent(error: unknown): void {
+  if (!isNarvikError(error, 'not-found')) throw error
 }
 
 function reject({ catalog, logger }: Parts, row: ImageRow, reason: string, evidence: Evidence): ImageRow {
