@@ -147,7 +147,7 @@ export class Mesh {
       const first = target.waitMs === 0
       // A bootstrap peer is somebody's intention; that it doesn't answer is worth a line, once.
       const level = target.bootstrap && first && !this.#stopping.signal.aborted ? 'warn' : 'debug'
-      logger[level]('cannot reach a peer; trying again', { peer: target.key, reason: messageOf(error) })
+      logger[level]('cannot reach a peer; trying again', { peer: target.key, reason: reasonOf(error) })
     } finally {
       target.dialling = false
       // Also after success: a connection that is refused at the other end is lost without a word.
@@ -166,6 +166,12 @@ export class Mesh {
   #connected(): ReadonlySet<string> {
     return new Set(this.#components.libp2p.getConnections().map(({ remotePeer }) => remotePeer.toString()))
   }
+}
+
+/** What a person can act on: a handshake fails where the fleet keys differ, and says so in the words of its cipher. */
+function reasonOf(error: unknown): string {
+  const failedHandshake = error instanceof Error && /handshake|EncryptionFailed/i.test(`${error.name} ${error.message}`)
+  return failedHandshake ? `the handshake failed, as it does where fleet keys differ (${messageOf(error)})` : messageOf(error)
 }
 
 function isConnected({ peerId }: Target, connected: ReadonlySet<string>): boolean {

@@ -113,6 +113,7 @@ interface Parts {
 /** This host among the others. Made by `createNode`; starts and stops once. */
 export class P2pNode implements StreamOpener {
   readonly #parts: Parts
+  readonly #listen: readonly string[]
   readonly #stallMs: number | undefined
   readonly #liveness: Liveness
   readonly #stopping = new AbortController()
@@ -121,9 +122,10 @@ export class P2pNode implements StreamOpener {
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
 
-  constructor(parts: Parts, { stallMs, probeIntervalMs, probeTimeoutMs }: Pick<NodeInit, 'stallMs' | 'probeIntervalMs' | 'probeTimeoutMs'>) {
+  constructor(parts: Parts, { listen, stallMs, probeIntervalMs, probeTimeoutMs }: NodeInit) {
     const { stack, logger } = parts
     this.#parts = parts
+    this.#listen = listen
     this.#stallMs = stallMs
     this.#liveness = new Liveness({
       libp2p: stack, logger, ping: (peerId, options) => stack.services.ping.ping(peerId, options), trafficOf: peerId => this.trafficOf(peerId),
@@ -165,7 +167,7 @@ export class P2pNode implements StreamOpener {
       await stack.start()
     } catch (error) {
       await this.stop()
-      throw new NarvikError('io-error', `Cannot start the node: ${messageOf(error)}`, { cause: error })
+      throw startFailed(error, this.#listen)
     }
   }
 
@@ -289,6 +291,13 @@ export class P2pNode implements StreamOpener {
       ...this.trafficOf(peerId),
     }
   }
+}
+
+/** libp2p says it in many lines, with stack traces; one of them has the cause. */
+function startFailed(error: unknown, listen: readonly string[]): NarvikError {
+  const [, cause = messageOf(error)] = /Error: (listen .*)/.exec(messageOf(error)) ?? []
+  const inUse = cause.includes('EADDRINUSE')
+  return new NarvikError(inUse ? 'in-use' : 'io-error', `Cannot listen on ${listen.join(', ')}: found ${cause}, needed free addresses of this host`, { cause: error })
 }
 
 interface DhtInside {

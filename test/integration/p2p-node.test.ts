@@ -192,12 +192,29 @@ describe('a stranger', () => {
     await createNode(components, { listen: [address], fleetKey: key })
   })
 
+  it('with another fleet key is told of by a host that was to dial it', async () => {
+    const a = await startNode({ fleetKey: key })
+    const reasons: unknown[] = []
+    const logger = { ...silentLogger, warn: (_line: string, fields?: Readonly<Record<string, unknown>>) => { reasons.push(fields?.['reason']) } }
+    await startNode({ fleetKey: rangeOf(8, 32), bootstrap: a.addresses }, { logger })
+    await vi.waitFor(() => { expect(reasons).toEqual([expect.stringMatching(/fleet keys differ/)]) })
+  })
+
   it('is what a malformed key or address makes of nobody', async () => {
     const components = { logger: silentLogger, source: new MadeUpSource(HASH, 0) }
     await expectFailure(createNode(components, { listen: [LOOPBACK], fleetKey: new Uint8Array(31) }), 'invalid-config', /31 bytes, needed 32/)
     await expectFailure(createNode(components, { listen: ['127.0.0.1:80'] }), 'invalid-config', /Cannot listen on 127\.0\.0\.1:80/)
     await expectFailure(createNode(components, { listen: ['/ip4/127.0.0.1/udp/80'] }), 'invalid-config', /no TCP address/)
     await expectFailure(createNode(components, { listen: [], bootstrap: ['example.org'] }), 'invalid-config', /bootstrap peer example\.org/)
+  })
+})
+
+describe('a node', () => {
+  it('says which address is taken, in one line', async () => {
+    const a = await startNode()
+    const listen = a.addresses.map(address => address.replace(/\/p2p\/.*/, ''))
+    const b = await createNode({ logger: silentLogger, source: new MadeUpSource(HASH, 0) }, { listen })
+    await expectFailure(b.start(), 'in-use', /^NarvikError: Cannot listen on \/ip4\/127\.0\.0\.1\/tcp\/\d+: found listen EADDRINUSE: [^\n]*$/)
   })
 })
 
