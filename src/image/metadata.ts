@@ -32,7 +32,12 @@ export const narHashText = z.string().max(128).transform((text, context) => {
   return z.NEVER
 })
 export const imageName = z.string().max(MAX_NAME_BYTES).regex(NAME, 'a name has 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? =, and no leading dot')
-export const storePathText = z.string().max(1300).regex(STORE_PATH, 'not a store path')
+export const storePathText = z.string().max(1300).regex(STORE_PATH, 'not a store path').refine(isNormal, 'a store path without empty, . or .. parts')
+
+/** Whether a path has no part that leads elsewhere: such a path from a peer would name another place than it seems to. */
+function isNormal(path: string): boolean {
+  return path.split('/').slice(1).every(part => part !== '' && part !== '.' && part !== '..')
+}
 
 /** The JSON form of metadata, on the wire and in the catalog: strict, bounded, absent values as null. */
 export const metadataSchema = z.strictObject({

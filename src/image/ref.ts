@@ -27,7 +27,7 @@ export function tryParseRef(text: string): Ref | undefined {
   if (text.length > MAX_REF_CHARS) return undefined
   const narHash = NarHash.tryParse(text)
   if (narHash !== undefined) return { kind: 'nar-hash', narHash }
-  if (storePathText.safeParse(text).success && isNormal(text)) return { kind: 'store-path', storePath: text }
+  if (storePathText.safeParse(text).success) return { kind: 'store-path', storePath: text }
   if (imageName.safeParse(text).success) return { kind: 'name', name: text }
   return undefined
 }
@@ -39,8 +39,4 @@ export function refText(ref: Ref): string {
     case 'store-path': return ref.storePath
     case 'name': return ref.name
   }
-}
-
-function isNormal(path: string): boolean {
-  return path.split('/').slice(1).every(part => part !== '' && part !== '.' && part !== '..')
 }

@@ -3,6 +3,7 @@ import { messageOf, NarvikError } from '../errors.ts'
 import { Blake3 } from '../image/blake3.ts'
 import { decodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
+import { FILE_BUFFER_BYTES } from '../limits.ts'
 import { Layout } from '../nar/layout.ts'
 import { TreeWriter } from '../nar/tree-writer.ts'
 import { fetchMetadata } from '../p2p/meta/client.ts'
@@ -12,6 +13,7 @@ import type { Claim } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
 import { exactly } from '../p2p/stages.ts'
+import { gather } from './gather.ts'
 import { guardPace } from './pace.ts'
 import { bytesPerPeer, readProgress, type ReceiveProgress, type Run } from './receive-progress.ts'
 
@@ -73,6 +75,11 @@ export class Attempt {
     return this.#state.runs
   }
 
+  /** Bytes of the NAR that have arrived, from its start. */
+  get offset(): number {
+    return this.#state.offset
+  }
+
   get voucher(): string {
     return this.#state.voucher
   }
@@ -113,7 +120,7 @@ export class Attempt {
     if (answer.status !== 'ok') throw new NarvikError('peer-failed', `Cannot receive from ${provider.peerId}: it answers ${answer.status}`)
     const pace = { windowMs: settings.stallMs, bytesPerSecond: settings.slowBytesPerSecond, hasAlternative }
     try {
-      await pipe(answer.body, guardPace(pace), exactly(length), source => this.#restore(source, provider.peerId))
+      await pipe(answer.body, guardPace(pace), exactly(length), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
     } finally {
       await this.#saving
     }

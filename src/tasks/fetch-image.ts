@@ -118,14 +118,15 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
   try {
     for (;;) {
       const provider = await providers.next()
+      const before = attempt?.offset ?? 0
       try {
         attempt ??= await Attempt.begin(context, job, provider)
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
-        providers.succeeded(provider)
         return attempt
       } catch (error) {
         if (!isPeersFault(error)) throw error
         providers.failed(provider, messageOf(error))
+        if ((attempt?.offset ?? 0) > before) providers.progressed()
         if (!exclusive || attempt === undefined) continue
         await attempt.abandon()
         attempt = undefined

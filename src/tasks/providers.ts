@@ -25,25 +25,26 @@ export class Providers {
   readonly #failures = new Map<string, string>()
   readonly #excluded = new Set<string>()
   readonly #tried = new Set<string>()
+  #deadline: number
 
   constructor({ node }: Pick<TaskContext, 'node'>, init: ProvidersInit) {
     this.#node = node
     this.#init = init
+    this.#deadline = performance.now() + init.waitMs
   }
 
   /**
    * The next provider to try; waits for one to appear.
-   * @throws NarvikError `no-provider` after `waitMs`, saying what the known ones did.
+   * @throws NarvikError `no-provider` when none has moved the image on for `waitMs`, saying what the known ones did.
    */
   async next(): Promise<Provider> {
-    const deadline = performance.now() + this.#init.waitMs
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
       const found = this.#untried() ?? await this.#lookUp()
       if (found !== undefined) {
         this.#tried.add(found.peerId)
         return found
       }
-      const left = deadline - performance.now()
+      const left = this.#deadline - performance.now()
       if (left <= 0) throw this.#none()
       // The next round may try again whoever failed in this one.
       this.#tried.clear()
@@ -65,8 +66,9 @@ export class Providers {
     this.#failures.set(peerId, reason)
   }
 
-  succeeded({ peerId }: Provider): void {
-    this.#failures.delete(peerId)
+  /** A provider has moved the image on: the wait for the next one begins anew. */
+  progressed(): void {
+    this.#deadline = performance.now() + this.#init.waitMs
   }
 
   exclude(peerIds: Iterable<string>): void {
