@@ -103,6 +103,16 @@ describe('a tree that changes', () => {
   })
 })
 
+it('is noticed by the hash where a file is written to in the middle and keeps its size', async () => {
+  await withTemporaryDirectory(async scratch => {
+    const path = join(scratch, 'file')
+    writeFileSync(path, Buffer.alloc(5_000_000, 1))
+    const listing = await scanTree(path)
+    const overwrite = (bytes: number): void => { if (bytes > 2_000_000) writeFileSync(path, Buffer.alloc(5_000_000, 2)) }
+    await expect(hashContents(path, listing, overwrite)).rejects.toMatchObject({ code: 'changed-while-reading' })
+  })
+})
+
 it('is noticed by the hash where one of very many files is gone', async () => {
   await withTemporaryDirectory(async scratch => {
     const path = join(scratch, 'tree')
