@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { fileURLToPath } from 'node:url'
+import { fileURLToPath, pathToFileURL } from 'node:url'
 import { createHash } from 'node:crypto'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -17,16 +17,25 @@ function isInstalled () {
   return existsSync(stamp) && readFileSync(stamp, 'utf8') === wanted
 }
 
+// No package needs its install script: the native ones ship their binaries, and compiling one would need headers.
 function install () {
   process.stderr.write('narvik: installing packages (npm ci) …\n')
   const npm = process.env.npm_execpath
   const [command, args] = npm ? [process.execPath, [npm]] : ['npm', []]
-  const { status, error } = spawnSync(command, [...args, 'ci', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, stdio: ['ignore', 2, 2] })
+  const { status, error } = spawnSync(command, [...args, 'ci', '--ignore-scripts', '--no-audit', '--no-fund', '--loglevel=error'], { cwd: root, stdio: ['ignore', 2, 2] })
   if (error || status !== 0) {
     process.stderr.write(`narvik: Cannot install the packages: npm ci ended with ${error?.message ?? `status ${status}`}, needed 0\n`)
     process.exit(1)
   }
   writeFileSync(stamp, wanted)
+  warmUp()
+}
+
+// What Node makes of the sources it keeps once a process has ended in order; no daemon should have to be the first.
+function warmUp () {
+  const sources = ['src/daemon.ts', 'src/nar/thread/worker.ts'].map(path => pathToFileURL(join(root, path)).href)
+  const env = { ...process.env, NODE_OPTIONS: sources.map(source => `--import=${source}`).join(' ') }
+  spawnSync(join(root, 'bin', 'narvik'), ['--version'], { env, stdio: 'ignore' })
 }
 
 function checkNode () {

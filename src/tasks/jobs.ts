@@ -61,7 +61,7 @@ export class Job<out Result> {
     const next = { ...this.#progress, ...change }
     const isNewPhase = next.phase !== this.#progress.phase
     if (isNewPhase) this.#mark = { at: now, bytes: next.bytes }
-    this.#progress = { ...next, bytesPerSecond: this.#rate(now, next.bytes) }
+    this.#progress = { ...next, bytesPerSecond: isNewPhase ? 0 : this.#rate(now, next.bytes) }
     if (!isNewPhase && now - this.#reportedAt < REPORT_INTERVAL_MS) return
     this.#reportedAt = now
     for (const listener of this.#listeners) listener(this.#progress)

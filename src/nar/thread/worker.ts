@@ -32,7 +32,7 @@ async function run(job: TreeJob): Promise<void> {
 
 async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<TreeResult> {
   switch (job.task) {
-    case 'scan': return { columns: walkTree(job.root, check).columns }
+    case 'scan': return { columns: walkTree(job.root, 'anchored', check).columns }
     case 'hash': return hash(job.root, check)
     case 'copy': copyTo(job.root, job.to, check); return {}
     case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
@@ -43,13 +43,13 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
 }
 
 async function hash(root: string, check: (bytes?: number) => void): Promise<TreeResult> {
-  const listing = walkTree(root, check)
+  const listing = walkTree(root, 'plain', check)
   const narSize = narSizeOf(listing)
   return { digest: await hashContents(root, listing, check), narSize, columns: listing.columns }
 }
 
 function copyTo(root: string, to: string, check: (bytes?: number) => void): void {
-  const listing = walkTree(root, check)
+  const listing = walkTree(root, 'anchored', check)
   if (lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw new NarvikError('conflict', `Cannot copy to ${to}: found something there, needed nothing`)
   try {
     copyNow(root, to, listing, check)
