@@ -109,6 +109,16 @@ export const MAX_NIX_PROCESSES = 4
 export const MAX_NIX_ADDITIONS = 2
 /** Store paths that one Nix command is asked about: 200 KiB of arguments at most, far below what a kernel takes. */
 export const MAX_PATHS_PER_NIX_COMMAND = 512
+/** Bytes that a Nix daemon of ours may complain in before it is ended. */
+export const MAX_NIX_STDERR_BYTES = 1 * MIB
+/** Bytes of one string that a Nix daemon sends: a message with all its lines. */
+export const MAX_NIX_WIRE_STRING_BYTES = 1 * MIB
+/** Items of one list that a Nix daemon sends. */
+export const MAX_NIX_WIRE_LIST = 65_536
+/** Connections to a Nix store that register paths, at once; each is a process. */
+export const MAX_NIX_WRITERS = 2
+/** Milliseconds without progress of a path that is being registered: after its last byte Nix reads and flushes all of it in silence. */
+export const NIX_ADD_STALL_MS = 60 * 60 * SECOND
 
 /** Milliseconds that a write to the catalog waits for another program that has it open, such as a backup. */
 export const CATALOG_BUSY_TIMEOUT_MS = 5 * SECOND

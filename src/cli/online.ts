@@ -51,6 +51,15 @@ export function exportImage(ref: string, dest: string): Action {
   return async ({ client, onProgress }) => answer(await client().export({ ref: checked, dest: resolve(dest) }, { onProgress }), ({ path }) => path)
 }
 
+interface InstallOptions {
+  readonly checkSigs: boolean
+}
+
+export function install(ref: string, { checkSigs }: InstallOptions): Action {
+  const request = { ref: checkRef(ref), ...(checkSigs ? {} : { checkSignatures: false }) }
+  return async ({ client, onProgress }) => answer(await client().install(request, { onProgress }), views.installView)
+}
+
 export function remove(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)

@@ -1,6 +1,6 @@
 import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
-import type { ImageDetailsJson, ImageJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
+import type { ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
 import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
@@ -38,6 +38,12 @@ export function imageListView(images: readonly ImageJson[], paint: Paint): strin
   const rows = images.map(({ narHash, name, state, narSize, source, createdAt }) =>
     [narHash, name ?? '-', stateCell(state), narSize === null ? '-' : formatBytes(narSize), source, formatTime(createdAt)])
   return table(['NAR HASH', 'NAME', 'STATE', 'SIZE', 'SOURCE', 'CREATED'], rows, paint)
+}
+
+export function installView({ storePath, added }: InstallResultJson): string {
+  if (added.length === 0) return `${storePath} is valid in the Nix store already`
+  const others = added.length - (added.includes(storePath) ? 1 : 0)
+  return others === 0 ? `registered ${storePath}` : `registered ${storePath}, with ${plural(others, 'path')} that it needs`
 }
 
 export function verifyView({ results }: VerifyReportJson, paint: Paint): string {

@@ -45,6 +45,7 @@ export const fetchRequest = z.strictObject({
 export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
   .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
+export const installRequest = z.strictObject({ ref: refSchema, checkSignatures: z.exactOptional(z.boolean()) })
 export const refParams = z.strictObject({ ref: refSchema })
 export const noFields = z.strictObject({})
 
@@ -125,6 +126,13 @@ export type VerifyReportJson = z.output<typeof verifyReportSchema>
 export const exportResultSchema = z.object({ path: z.string() })
 export type ExportResultJson = z.output<typeof exportResultSchema>
 
+export const installResultSchema = z.object({
+  storePath: z.string(),
+  /** The paths that were not valid before. */
+  added: z.array(z.string()).readonly(),
+})
+export type InstallResultJson = z.output<typeof installResultSchema>
+
 export const statusSchema = z.object({
   peerId: z.string(),
   /** Multiaddrs that other hosts can dial, each with the peer id. */
@@ -161,7 +169,7 @@ export const peerSchema = z.object({
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
 
-export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing'] as const
+export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -226,6 +234,7 @@ export interface Tasks {
   fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
   verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
+  installImage(request: { readonly ref: Ref, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
   /** The image as it was. */
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
   list(): Awaitable<ImageJson[]>

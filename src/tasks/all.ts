@@ -3,6 +3,7 @@ import type { TaskContext } from './context.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
 import { fetchImage, type FetchRequest } from './fetch-image.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
+import { installImage, type InstallRequest } from './install-image.ts'
 import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
@@ -20,6 +21,7 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     fetchImage: async (request: FetchRequest) => presentImage(content, await fetchImage(context, request)),
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
+    installImage: async (request: InstallRequest) => installImage(context, request),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(content, row)),
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
