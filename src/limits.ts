@@ -85,6 +85,17 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Store paths of one closure; a whole NixOS system has some thousands. */
+export const MAX_CLOSURE_PATHS = 32_768
+/** NARs that are asked for in one exchange; their hashes fit into one header. */
+export const MAX_PACKED_NARS = 1000
+/** Bytes of a NAR that is packed with others: such a one is received again from its start when its provider fails. */
+export const MAX_PACKED_NAR_BYTES = 64 * MIB
+/** Bytes of the NARs that are asked for in one exchange. */
+export const MAX_PACK_BYTES = 1024 * MIB
+/** Closures described, and packs sent, to all peers at once. */
+export const MAX_SERVED_CLOSURES = 8
+
 /** Bytes of one body sent to the control socket. */
 export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 /** Milliseconds for a client of the control socket to send its whole request. */

@@ -24,6 +24,8 @@ export function imageView(image: ImageJson, paint: Paint): string {
 export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string {
   const more = fields({
     'references': image.references.length === 0 ? 'none' : image.references.join(' '),
+    'closure': image.closure === null ? null : closureText(image.closure),
+    'also at': image.otherStorePaths.length === 0 ? null : image.otherStorePaths.join(' '),
     'deriver': image.deriver,
     'ca': image.ca,
     'signatures': image.signatures.length === 0 ? 'none' : image.signatures.join(' '),
@@ -31,6 +33,11 @@ export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string 
     'verified': image.verifiedAt === null ? null : formatTime(image.verifiedAt),
   }, paint)
   return [imageView(image, paint), more, `${paint('bold', 'journal')}\n${image.journal.map(entry => journalLines(entry, paint)).join('\n')}`].join('\n\n')
+}
+
+function closureText({ paths, narSize, missing }: NonNullable<ImageDetailsJson['closure']>): string {
+  const here = `${plural(paths, 'path')}, ${formatBytes(narSize)}`
+  return missing.length === 0 ? `${here}, all verified` : `${here}; not verified here: ${missing.join(' ')}`
 }
 
 export function imageListView(images: readonly ImageJson[], paint: Paint): string {

@@ -52,11 +52,11 @@ export class ControlClient {
     return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
   }
 
-  import(request: { readonly path: string, readonly name?: string }, options?: WorkOptions): Promise<ImageJson> {
+  import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/import', request, imageSchema, options)
   }
 
-  fetch(request: { readonly ref: string, readonly name?: string, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
+  fetch(request: { readonly ref: string, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/fetch', request, imageSchema, options)
   }
 
@@ -68,7 +68,7 @@ export class ControlClient {
     return this.#work('/v1/export', request, exportResultSchema, options)
   }
 
-  install(request: { readonly ref: string, readonly checkSignatures?: boolean }, options?: WorkOptions): Promise<InstallResultJson> {
+  install(request: { readonly ref: string, readonly closure?: boolean, readonly checkSignatures?: boolean }, options?: WorkOptions): Promise<InstallResultJson> {
     return this.#work('/v1/install', request, installResultSchema, options)
   }
 

@@ -3,7 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import type { Writable } from 'node:stream'
 import { execa } from 'execa'
 import { NarvikError } from '../errors.ts'
-import { MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_NIX_STDERR_BYTES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
+import { MAX_CLOSURE_PATHS, MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_NIX_STDERR_BYTES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
 import { classifyMessage, NixError, whatNixSaid, type NixFailure } from './nix-error.ts'
 import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
@@ -92,6 +92,22 @@ export class NixCommand {
   }
 
   /**
+   * What the store knows of a path and of everything that it refers to, in one answer of one process.
+   * @throws NixError `not-valid` where the path is not valid; NarvikError `too-large` where the closure is.
+   */
+  async closureInfo(path: string, options: Abortable = {}): Promise<Map<string, NixPathInfo>> {
+    parseStorePath(path, this.storeDir)
+    await this.#needStore(`ask for the closure of ${path}`)
+    const version = await this.#knownVersion(options)
+    const infos = await this.#askPathInfo([path], version, { ...options, recursive: true })
+    if (infos.size > MAX_CLOSURE_PATHS) throw new NarvikError('too-large', `Cannot take the closure of ${path}: found ${infos.size} paths, needed at most ${MAX_CLOSURE_PATHS}`)
+    return new Map([...infos].map(([member, info]) => {
+      if (info === null) throw new NixError('not-valid', `Cannot take the closure of ${path}: found that Nix says that ${member} is not valid, needed all of it valid`)
+      return [member, info]
+    }))
+  }
+
+  /**
    * Copies a tree into the store, as `nix store add-path` does.
    * @returns the store path.
    */
@@ -145,14 +161,15 @@ export class NixCommand {
     return version
   }
 
-  async #askPathInfo(paths: readonly string[], version: NixVersion, options: Abortable): Promise<Map<string, NixPathInfo | null>> {
+  async #askPathInfo(paths: readonly string[], version: NixVersion, { recursive = false, ...options }: Abortable & { readonly recursive?: boolean }): Promise<Map<string, NixPathInfo | null>> {
     // A bare .drv stands for its outputs in some versions, unless derivations are asked for. Offline, since a path that is
     // not here must not be looked for in the network.
     const derivations = paths[0]?.endsWith('.drv') === true ? ['--derivation'] : []
     const format = hasJsonFormat(version) ? ['--json-format', '1'] : []
     try {
-      const text = await this.#run(['path-info', '--offline', '--json', ...format, ...derivations, ...paths], { ...options, timeoutMs: this.#init.queryTimeoutMs })
-      return checkAnswer(paths, parseAnswer(text, this.storeDir))
+      const text = await this.#run(['path-info', '--offline', '--json', ...format, ...derivations, ...recursive ? ['--recursive'] : [], ...paths], { ...options, timeoutMs: this.#init.queryTimeoutMs })
+      const answer = parseAnswer(text, this.storeDir)
+      return recursive ? answer : checkAnswer(paths, answer)
     } catch (error) {
       // Another Nix may have taken the place of the one that was asked for its version.
       this.#version = undefined

@@ -27,6 +27,7 @@ const writers = new Slots(MAX_NIX_WRITERS)
 export class StoreWriter {
   readonly #client: WorkerClient
   readonly #init: Required<StoreWriterInit>
+  readonly #kept = new Set<string>()
 
   private constructor(client: WorkerClient, init: Required<StoreWriterInit>) {
     this.#client = client
@@ -64,6 +65,8 @@ export class StoreWriter {
 
   /** Keeps a path from the garbage collector until the connection ends. */
   async keep(path: string): Promise<void> {
+    if (this.#kept.has(path)) return
+    this.#kept.add(path)
     await limited(`keep ${path}`, this.#init.queryTimeoutMs, () => this.#client.addTempRoot(path))
   }
 

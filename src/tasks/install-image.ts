@@ -6,7 +6,8 @@ import { readRange } from '../nar/read-range.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
 import { StoreWriter } from '../nix/store-writer.ts'
 import { tryParseStorePath } from '../nix/store-path.ts'
-import type { ImageRow } from '../store/image-row.ts'
+import type { ImageRow, Registration } from '../store/image-row.ts'
+import { findClosure, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
 import { requireImage } from './refs.ts'
@@ -16,6 +17,8 @@ export interface InstallRequest {
   readonly ref: Ref
   /** Whether Nix is to refuse what neither a trusted key has signed nor its content address proves; true where absent. */
   readonly checkSignatures?: boolean | undefined
+  /** Whether everything that it refers to is registered as well, before it. */
+  readonly closure?: boolean | undefined
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress) => void
 }
@@ -31,38 +34,46 @@ export interface Installed {
  * signatures and content address. Nix hashes what it is sent, and judges the signatures with its own trusted keys.
  */
 export async function installImage(context: TaskContext, request: InstallRequest): Promise<Installed> {
-  const image = installable(context, requireImage(context.catalog, request.ref))
-  return installAll(context, [image], request)
+  const { catalog } = context
+  const row = requireImage(catalog, request.ref)
+  const root = memberOf(catalog, row, request.ref)
+  const image = installable(context, row, root?.registration)
+  if (request.closure !== true || root === undefined) return installAll(context, [image], request)
+  const { members, missing } = await findClosure(catalog, root)
+  if (missing.length > 0) throw incomplete(image.storePath, missing)
+  return installAll(context, members.map(member => installable(context, member.row, member.registration)), request)
 }
 
 /** An image that can be registered: verified, and a path of this Nix's store. */
-export interface Installable {
+interface Installable {
   readonly row: ImageRow
   readonly storePath: string
+  readonly registration: Registration
   readonly narSize: number
   /** Where the verified tree is. */
   readonly tree: string
 }
 
 /** @throws NarvikError `conflict` where the image is not verified or no store path, `refused` where it belongs to another store. */
-export function installable({ content, nix, settings }: TaskContext, row: ImageRow): Installable {
-  const { narHash, narSize, storePath, manifestDigest } = row
-  const shown = storePath ?? narHash.toSri()
+function installable({ content, nix, settings }: TaskContext, row: ImageRow, registration: Registration | undefined): Installable {
+  const { narHash, narSize, manifestDigest } = row
+  const shown = registration?.storePath ?? narHash.toSri()
   const tree = content.visiblePath(row)
   if (tree === null || narSize === null || manifestDigest === null) throw new NarvikError('conflict', `Cannot install ${shown}: found it ${row.state}, needed it verified`, { hint: `See: narvik show ${shown}` })
-  if (storePath === null) {
+  if (registration === undefined) {
     throw new NarvikError('conflict', `Cannot install ${shown}: found no store path in its metadata, needed one`, { hint: 'Only what was imported from a Nix store has one; `narvik export` copies a tree out, `nix store add-path` makes a store path of it' })
   }
   if (!settings.useNix) throw new NarvikError('refused', `Cannot install ${shown}: found Nix turned off in the config, needed nix.enabled = true`)
-  for (const path of [storePath, ...row.references, ...(row.deriver === null ? [] : [row.deriver])]) {
+  const { storePath, references, deriver } = registration
+  for (const path of [storePath, ...references, ...(deriver === null ? [] : [deriver])]) {
     if (tryParseStorePath(path, nix.storeDir) !== undefined) continue
     throw new NarvikError('refused', `Cannot install ${shown}: found ${path === storePath ? 'it' : path} in another store directory, needed ${nix.storeDir}`, { hint: 'Nix paths work only in the store directory that they were built for' })
   }
-  return { row, storePath, narSize, tree }
+  return { row, storePath, registration, narSize, tree }
 }
 
 /** Registers images over one connection, each after those that it refers to. */
-export async function installAll(context: TaskContext, images: readonly Installable[], request: Omit<InstallRequest, 'ref'>): Promise<Installed> {
+async function installAll(context: TaskContext, images: readonly Installable[], request: Omit<InstallRequest, 'ref'>): Promise<Installed> {
   const last = images.at(-1)
   if (last === undefined) throw new NarvikError('internal', 'Cannot install: found no image')
   const total = images.reduce((sum, { narSize }) => sum + narSize, 0)
@@ -87,7 +98,7 @@ interface Options extends Omit<InstallRequest, 'ref'> {
 
 /** Says whether the path was not there before. */
 async function installOne(context: TaskContext, writer: StoreWriter, image: Installable, options: Options): Promise<boolean> {
-  const { row, storePath, narSize } = image
+  const { row, storePath, registration, narSize } = image
   // First kept, then asked for: what is valid can't be collected in between.
   await writer.keep(storePath)
   const known = await writer.pathInfo(storePath)
@@ -96,9 +107,9 @@ async function installOne(context: TaskContext, writer: StoreWriter, image: Inst
     return false
   }
   await requireReferences(writer, image)
-  const { references, deriver, ca, signatures, narHash } = row
+  const { references, deriver, ca, signatures } = registration
   try {
-    const info = { path: storePath, narHash, narSize, references, deriver, ca, signatures }
+    const info = { path: storePath, narHash: row.narHash, narSize, references, deriver, ca, signatures }
     await writer.add(info, readImage(context, image, options), { checkSignatures: options.checkSignatures ?? true })
     return true
   } catch (error) {
@@ -117,26 +128,39 @@ function refusal(error: unknown, storePath: string): unknown {
 }
 
 /** The path is valid already: only the signatures that it lacks are added. */
-async function complete(writer: StoreWriter, { row, storePath }: Installable, known: NixPathInfo): Promise<void> {
+async function complete(writer: StoreWriter, { row, storePath, registration }: Installable, known: NixPathInfo): Promise<void> {
   if (!known.narHash.equals(row.narHash)) {
     throw new NarvikError('conflict', `Cannot install ${storePath}: found it valid in the Nix store with the NAR hash ${known.narHash.toSri()}, needed ${row.narHash.toSri()}`, {
       hint: 'Two builds of one path can differ; delete the other with `nix store delete` if this is the one that you want',
     })
   }
-  const lacking = row.signatures.filter(signature => !known.signatures.includes(signature))
+  const lacking = registration.signatures.filter(signature => !known.signatures.includes(signature))
   if (lacking.length > 0) await writer.addSignatures(storePath, lacking)
 }
 
-async function requireReferences(writer: StoreWriter, { row, storePath }: Installable): Promise<void> {
-  const references = row.references.filter(path => path !== storePath)
+async function requireReferences(writer: StoreWriter, { registration, storePath }: Installable): Promise<void> {
+  const references = registration.references.filter(path => path !== storePath)
   for (const path of references) await writer.keep(path)
   const valid = await writer.validPaths(references)
   const missing = references.filter(path => !valid.has(path))
   if (missing.length === 0) return
-  throw new NarvikError('conflict', `Cannot install ${storePath}: found ${missing.length} of its ${references.length} references missing in the Nix store (${missing.join(', ')}), needed all of them valid`, {
+  throw new NarvikError('conflict', `Cannot install ${storePath}: found ${missing.length} of its ${references.length} references missing in the Nix store (${shorten(missing)}), needed all of them valid`, {
     hint: 'Install them first, or all at once: narvik fetch --closure, then narvik install --closure',
   })
 }
+
+function incomplete(storePath: string, missing: readonly string[]): NarvikError {
+  return new NarvikError('conflict', `Cannot install the closure of ${storePath}: found ${missing.length} of the paths that it needs not verified here (${shorten(missing)}), needed all of them`, {
+    hint: 'Bring them with: narvik fetch --closure',
+  })
+}
+
+/** The first few of many. */
+function shorten(paths: readonly string[]): string {
+  return paths.length <= SHOWN_PATHS ? paths.join(', ') : `${paths.slice(0, SHOWN_PATHS).join(', ')} and ${paths.length - SHOWN_PATHS} more`
+}
+
+const SHOWN_PATHS = 10
 
 async function* readImage({ catalog }: TaskContext, { row, tree }: Installable, { signal, report }: Options): AsyncGenerator<Uint8Array> {
   const manifest = catalog.manifest(row.narHash)

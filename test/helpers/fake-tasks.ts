@@ -44,6 +44,8 @@ const stages = [
 
 const badDetails: ImageDetailsJson = {
   ...badImage,
+  otherStorePaths: [],
+  closure: null,
   journal: [
     { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', evidence: null },
     {
@@ -127,7 +129,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     list: () => [goodImage, badImage],
-    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, journal: badDetails.journal.slice(0, 1) },
+    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     status: () => status,
     peers: () => [peer],
     transfers: () => [transfer],
