@@ -38,7 +38,7 @@ export class StoreWriter {
    * Opens a connection, lets `work` use it, and closes it. Whatever ends `work` early ends the connection too.
    * @throws NixError where Nix refuses or fails, with what it said; the signal's reason.
    */
-  static async use<T>(nix: NixCommand, work: (writer: StoreWriter) => Promise<T>, { signal, ...given }: StoreWriterInit & { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
+  static async use<T>(nix: Pick<NixCommand, 'startStoreDaemon'>, work: (writer: StoreWriter) => Promise<T>, { signal, ...given }: StoreWriterInit & { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
     const init = { queryTimeoutMs: NIX_QUERY_TIMEOUT_MS, stallMs: NIX_ADD_STALL_MS, ...given }
     return writers.run(async () => {
       const daemon = await nix.startStoreDaemon({ signal })

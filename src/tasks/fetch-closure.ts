@@ -8,6 +8,7 @@ import type { ImageRow } from '../store/image-row.ts'
 import { findClosure, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
 import { fetchImage, isPeersFault, resolveImage, type FetchRequest } from './fetch-image.ts'
+import { nameImage } from './name-image.ts'
 import { Providers } from './providers.ts'
 import { receivePacked } from './receive-packed.ts'
 import { checkName } from './refs.ts'
@@ -23,14 +24,17 @@ export async function fetchClosure(context: TaskContext, request: FetchRequest):
   const timeout = request.timeoutSeconds === undefined ? [] : [AbortSignal.timeout(request.timeoutSeconds * 1000)]
   const signal = AbortSignal.any([...timeout, ...request.signal === undefined ? [] : [request.signal]])
   try {
-    if (!await isWhole(context, narHash)) await new ClosureFetch(context, narHash, { ...request, signal }).run()
+    if (!await isWhole(context, narHash)) {
+      using fetch = new ClosureFetch(context, narHash, { ...request, signal })
+      await fetch.run()
+    }
   } catch (error) {
     if (timeout[0]?.aborted !== true) throw error
     throw new NarvikError('timed-out', `Cannot fetch the closure of ${narHash.toSri()} in ${String(request.timeoutSeconds)} s: ${messageOf(error)}`, { hint: 'What was verified is kept; fetch it again to go on', cause: error })
   }
   const row = context.catalog.get(narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot fetch ${narHash.toSri()}: it was removed meanwhile`)
-  return row
+  return nameImage(context, row, request.name)
 }
 
 async function isWhole({ catalog }: TaskContext, narHash: NarHash): Promise<boolean> {
@@ -56,6 +60,10 @@ class ClosureFetch {
     this.#narHash = narHash
     this.#request = request
     this.#providers = new Providers(context, { narHash, waitMs: context.settings.providerWaitMs, signal: request.signal })
+  }
+
+  [Symbol.dispose](): void {
+    this.#providers.close()
   }
 
   async run(): Promise<void> {

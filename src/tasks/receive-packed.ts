@@ -25,7 +25,7 @@ export interface Packed {
  */
 export async function receivePacked(context: TaskContext, packed: Packed): Promise<ImageRow> {
   const { narHash } = packed.metadata
-  const job = context.jobs.start('fetch', narHash, async self => {
+  const job = context.jobs.run('fetch', narHash, async self => {
     const signal = AbortSignal.any([self.signal, packed.signal])
     await receive(context, packed, signal)
     const row = await prove(context, packed, signal)
@@ -35,15 +35,16 @@ export async function receivePacked(context: TaskContext, packed: Packed): Promi
   return job.result
 }
 
-async function receive({ catalog, content, ...context }: TaskContext, { metadata, nar, peerId, name }: Packed, signal: AbortSignal): Promise<void> {
+async function receive({ catalog, content, node, settings }: TaskContext, { metadata, nar, peerId, name }: Packed, signal: AbortSignal): Promise<void> {
   const { narHash, narSize } = metadata
   const row = catalog.get(narHash) ?? catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null })
+  // The bytes go first: of what was rejected not one is used again.
+  await content.discard(narHash)
   if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'another provider has it' })
   if (name !== undefined && row.name !== name) catalog.setName(narHash, name)
   catalog.describe(narHash, metadata, null)
   catalog.transition(narHash, 'start', { reason: `receiving from ${peerId}, packed with others` })
   try {
-    await content.discard(narHash)
     await content.begin(narHash)
     const tree = content.quarantineTree(narHash)
     await restoreNar(nar, tree, { signal })
@@ -53,7 +54,7 @@ async function receive({ catalog, content, ...context }: TaskContext, { metadata
     const isLie = isNarvikError(error, 'invalid-nar')
     const peers = [{ peerId, bytes: isLie ? narSize : 0, outcome: isLie ? 'lied' : 'failed', detail: messageOf(error) }] as const
     catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers } })
-    if (isLie) context.node.ban(peerId, context.settings.banMs, `what it sent as ${narHash.toSri()} is no NAR`)
+    if (isLie) node.ban(peerId, settings.banMs, `what it sent as ${narHash.toSri()} is no NAR`)
     throw error
   }
 }
