@@ -10,13 +10,16 @@ import type { Jobs } from './jobs.ts'
 export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
-  readonly node: P2pNode
-  readonly nix: NixCommand
+  readonly node: FleetNode
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'closureInfo' | 'startStoreDaemon'>
   readonly jobs: Jobs
   readonly announcer: Announcer
   readonly logger: Logger
   readonly settings: TaskSettings
 }
+
+/** What the tasks use of the network. */
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'ban' | 'isBanned'>
 
 export interface TaskSettings {
   /** Whether Nix is asked at all. */

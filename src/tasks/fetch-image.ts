@@ -10,8 +10,10 @@ import { Blame } from './blame.ts'
 import type { TaskContext } from './context.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
+import { nameImage } from './name-image.ts'
 import { checkName, lookUp } from './refs.ts'
 import { settle } from './settle.ts'
+import { proveTree } from './verify-image.ts'
 import { waitFor } from './wait-for.ts'
 
 /** Times that one fetch starts over after a rejection, before it is left to the operator. */
@@ -32,24 +34,24 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const narHash = resolve(context, request.ref)
+  const narHash = resolveImage(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
-  if (known?.state === 'verified') return known
-  const job = await joinFetch(context, narHash, request.name)
-  return waitFor(job, request)
+  if (known?.state === 'verified') return nameImage(context, known, request.name)
+  return nameImage(context, await waitForFetch(context, narHash, request), request.name)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
 export function resumeFetch(context: TaskContext, narHash: NarHash): void {
   if (context.jobs.find(narHash) !== undefined) return
-  const job = context.jobs.start('resume', narHash, self => pursue(context, self, { fresh: false }))
+  const job = context.jobs.run('resume', narHash, self => pursue(context, self, { fresh: false }))
   job.result.catch((error: unknown) => {
     context.logger.debug('fetch waits', { narHash: narHash.toSri(), reason: messageOf(error) })
   })
 }
 
-function resolve({ catalog }: TaskContext, ref: Ref): NarHash {
+/** @throws NarvikError `not-found` for a name or store path that the catalog doesn't know. */
+export function resolveImage({ catalog }: TaskContext, ref: Ref): NarHash {
   if (ref.kind === 'nar-hash') return ref.narHash
   const known = lookUp(catalog, ref)
   if (known !== undefined) return known.narHash
@@ -58,8 +60,19 @@ function resolve({ catalog }: TaskContext, ref: Ref): NarHash {
   })
 }
 
+/** Waits for the image from peers, or from an import on this host that has ended the fetch. */
+async function waitForFetch(context: TaskContext, narHash: NarHash, request: FetchRequest): Promise<ImageRow> {
+  try {
+    return await waitFor(joinFetch(context, narHash, request.name), request)
+  } catch (error) {
+    const next = context.jobs.find(narHash)
+    if (!isNarvikError(error, 'interrupted') || next?.kind !== 'import') throw error
+    return waitFor(next as Job<ImageRow>, request)
+  }
+}
+
 /** The fetch of the image that is under way, or a new one. */
-async function joinFetch(context: TaskContext, narHash: NarHash, name: string | undefined): Promise<Job<ImageRow>> {
+function joinFetch(context: TaskContext, narHash: NarHash, name: string | undefined): Job<ImageRow> {
   const running = context.jobs.find(narHash)
   const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
   if (running?.kind === 'fetch' || isReceiving) return running as Job<ImageRow>
@@ -78,14 +91,13 @@ function want({ catalog }: TaskContext, narHash: NarHash, name: string | undefin
     catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null })
     return true
   }
-  if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'fetched again on request' })
   if (name !== undefined) catalog.setName(narHash, name)
   return false
 }
 
 /** Takes the image from `wanted` to `verified`; whatever ends it early leaves the image as it can go on from. */
 async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fresh: boolean }): Promise<ImageRow> {
-  const row = context.catalog.get(job.narHash)
+  const row = await takeUp(context, job)
   if (row?.state === 'verified') return row
   const providers = new Providers(context, { narHash: job.narHash, waitMs: context.settings.providerWaitMs, signal: job.signal })
   try {
@@ -93,7 +105,22 @@ async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fres
   } catch (error) {
     await leave(context, job.narHash, { error, fresh, peers: providers.shares() })
     throw error
+  } finally {
+    providers.close()
   }
+}
+
+/** Judges what an earlier try has left in quarantine; of what was rejected not a byte is used again. */
+async function takeUp(context: TaskContext, job: Job<unknown>): Promise<ImageRow | undefined> {
+  const left = context.catalog.get(job.narHash)
+  const row = left?.state === 'quarantined' ? await settle(context, left, await proveTree(context, left, job)) : left
+  return row?.state === 'rejected' ? startOver(context, job.narHash, 'fetched again on request') : row
+}
+
+/** The bytes go first: an image that is wanted goes on with those that it has. */
+async function startOver({ catalog, content }: TaskContext, narHash: NarHash, reason: string): Promise<ImageRow> {
+  await content.discard(narHash)
+  return catalog.transition(narHash, 'retry', { reason })
 }
 
 async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
@@ -103,9 +130,9 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
     const row = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
     providers.exclude(blame.liars)
-    if (round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
-    context.catalog.transition(job.narHash, 'retry', { reason: 'another provider has it' })
-    await context.content.discard(job.narHash)
+    if (blame.isUndecided) providers.startOver()
+    if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
+    await startOver(context, job.narHash, 'another provider has it')
   }
 }
 
@@ -124,7 +151,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
         return attempt
       } catch (error) {
-        if (!isPeersFault(error)) throw error
+        if (!isPeersFault(error) && !await isOthersWord(error, attempt, providers)) throw error
         providers.failed(provider, messageOf(error))
         if ((attempt?.offset ?? 0) > before) providers.progressed()
         if (!exclusive || attempt === undefined) continue
@@ -160,8 +187,14 @@ async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: {
   await content.discard(narHash)
 }
 
-function isPeersFault(error: unknown): boolean {
+/** Whether another provider may do better. */
+export function isPeersFault(error: unknown): boolean {
   return isNarvikError(error, 'peer-failed', 'invalid-manifest', 'invalid-nar', 'too-large')
+}
+
+/** Room is asked for on the word of one peer: another one may say that less is needed. */
+async function isOthersWord(error: unknown, attempt: Attempt | undefined, providers: Providers): Promise<boolean> {
+  return isNarvikError(error, 'disk-full') && attempt === undefined && await providers.hasNext()
 }
 
 function rejection({ narHash, reason }: ImageRow): NarvikError {

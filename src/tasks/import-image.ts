@@ -12,6 +12,7 @@ import { clearTheWay } from './clear-the-way.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
 import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
+import { nameImage } from './name-image.ts'
 import { checkName } from './refs.ts'
 import { settle } from './settle.ts'
 
@@ -19,6 +20,8 @@ export interface ImportRequest {
   /** Absolute path of a tree or store path. */
   readonly path: string
   readonly name?: string | undefined
+  /** What Nix says of the path, where it was asked already. */
+  readonly facts?: NixFacts
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress) => void
 }
@@ -30,7 +33,7 @@ export interface ImportRequest {
 export async function importImage(context: TaskContext, request: ImportRequest): Promise<ImageRow> {
   const path = await resolveSource(context, request.path)
   const listing = await scanTree(path, signalOf(request))
-  const facts = await askNix(context, path, request.signal)
+  const facts = request.facts ?? await askNix(context, path, request.signal)
   if (facts.info !== null) return importInPlace(context, request, facts.info, facts)
   const added = await addToStore(context, path, listing, request.signal)
   if (added !== null) return importInPlace(context, request, added, { info: added, note: null })
@@ -38,7 +41,7 @@ export async function importImage(context: TaskContext, request: ImportRequest):
 }
 
 /** A link into the store, such as `result`, stands for the store path, as it does for Nix; any other link is a tree. */
-async function resolveSource({ nix }: TaskContext, path: string): Promise<string> {
+export async function resolveSource({ nix }: TaskContext, path: string): Promise<string> {
   if (!path.startsWith('/')) throw new NarvikError('invalid-argument', `Cannot import ${JSON.stringify(path)}: found a relative path, needed an absolute one`)
   try {
     const found = await lstat(path)
@@ -92,33 +95,25 @@ interface Finding {
 /** Takes the image through its states; one that is verified already stays as it is. */
 async function record(context: TaskContext, request: ImportRequest, finding: Finding): Promise<ImageRow> {
   const { narHash } = finding.measured
-  const job = await context.jobs.run('import', narHash, async () => {
+  context.jobs.abort(narHash, ['fetch', 'resume'], new NarvikError('interrupted', `Cannot go on fetching ${narHash.toSri()}: found it on this host, by an import`))
+  const job = context.jobs.run('import', narHash, async () => {
     const known = context.catalog.get(narHash)
-    if (known?.state === 'verified') return rename(context, known, request.name)
-    if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
+    if (known?.state === 'verified') return nameImage(context, known, request.name)
+    const name = request.name ?? known?.name ?? null
+    if (name !== null) checkName(context.catalog, name, narHash)
     await clearTheWay(context, narHash)
-    return settle(context, await quarantine(context, request, finding), finding.proof)
+    return settle(context, await quarantine(context, { ...request, name }, finding), finding.proof)
   })
   return job.result
 }
 
-async function quarantine({ catalog, content }: TaskContext, request: ImportRequest, { measured, facts, stage }: Finding): Promise<ImageRow> {
+async function quarantine({ catalog, content }: TaskContext, { path, name }: { path: string, name: string | null }, { measured, facts, stage }: Finding): Promise<ImageRow> {
   const { narHash } = measured
-  const name = request.name ?? null
   catalog.create({ narHash, source: 'import', place: stage === null ? 'nix-store' : 'content', name, note: facts.note })
-  catalog.transition(narHash, 'start', { reason: `importing ${request.path}` })
+  catalog.transition(narHash, 'start', { reason: `importing ${path}` })
   if (stage !== null) await content.adopt(stage, narHash)
   catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest)
   return catalog.transition(narHash, 'complete', { reason: stage === null ? 'the tree stays in the Nix store' : 'copied' })
-}
-
-async function rename({ catalog, content }: TaskContext, row: ImageRow, name: string | undefined): Promise<ImageRow> {
-  if (name === undefined || name === row.name) return row
-  const renamed = catalog.setName(row.narHash, name)
-  const path = content.visiblePath(renamed)
-  if (path !== null) await content.link(name, path)
-  if (row.name !== null) await content.unlink(row.name)
-  return renamed
 }
 
 function metadataOf({ narHash, narSize, manifestDigest }: Measurement, { info }: NixFacts, name: string | null): ImageMetadata {

@@ -5,6 +5,7 @@ import { Listing } from '../../image/listing.ts'
 import { narSizeOf } from '../layout.ts'
 import { copyNow } from './copy.ts'
 import { hashContents } from './hash-contents.ts'
+import { openNow } from './open.ts'
 import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
 import { removeNow } from './remove.ts'
 import { sealNow } from './seal.ts'
@@ -36,6 +37,7 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
     case 'copy': copyTo(job.root, job.to, check); return {}
     case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
     case 'seal': await sealNow(job.root, check); return {}
+    case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
   }
 }
