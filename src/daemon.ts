@@ -19,7 +19,7 @@ import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { resumeWork } from './tasks/resume.ts'
-import { createImageSource } from './tasks/serve.ts'
+import { createClosureSource, createImageSource } from './tasks/serve.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
 /** What a person is told once the daemon can be used. */
@@ -57,7 +57,7 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
   const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
-  const node = await makeNode(config, { source, logger })
+  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, logger }), logger })
 
   const jobs = new Jobs()
   const announcer = new Announcer({ router: node.router, logger })
@@ -87,7 +87,7 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   return 0
 }
 
-async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'logger'>): Promise<P2pNode> {
+async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'logger'>): Promise<P2pNode> {
   const fleetKey = config.fleetKeyFile === null ? undefined : await readFleetKey(config.fleetKeyFile)
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),

@@ -31,8 +31,11 @@ export const MAX_NAME_BYTES = 211
 
 /** Bytes of one request or reply header on the wire, without its body. */
 export const MAX_WIRE_HEADER_BYTES = 64 * KIB
-/** Bytes of one buffer given to a stream: larger ones become muxer frames that hold up other streams. */
-export const WIRE_BUFFER_BYTES = 64 * KIB
+/**
+ * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
+ * packet; much more holds up other streams.
+ */
+export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */
@@ -88,6 +91,17 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Store paths of one closure; a whole NixOS system has some thousands. */
+export const MAX_CLOSURE_PATHS = 32_768
+/** NARs that are asked for in one exchange; their hashes fit into one header. */
+export const MAX_PACKED_NARS = 1000
+/** Bytes of a NAR that is packed with others: such a one is received again from its start when its provider fails. */
+export const MAX_PACKED_NAR_BYTES = 64 * MIB
+/** Bytes of the NARs that are asked for in one exchange. */
+export const MAX_PACK_BYTES = 1024 * MIB
+/** Closures described, and packs sent, to all peers at once. */
+export const MAX_SERVED_CLOSURES = 8
+
 /** Bytes of one body sent to the control socket. */
 export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 /** Milliseconds for a client of the control socket to send its whole request. */
@@ -112,6 +126,16 @@ export const MAX_NIX_PROCESSES = 4
 export const MAX_NIX_ADDITIONS = 2
 /** Store paths that one Nix command is asked about: 200 KiB of arguments at most, far below what a kernel takes. */
 export const MAX_PATHS_PER_NIX_COMMAND = 512
+/** Bytes that a Nix daemon of ours may complain in before it is ended. */
+export const MAX_NIX_STDERR_BYTES = 1 * MIB
+/** Bytes of one string that a Nix daemon sends: a message with all its lines. */
+export const MAX_NIX_WIRE_STRING_BYTES = 1 * MIB
+/** Items of one list that a Nix daemon sends. */
+export const MAX_NIX_WIRE_LIST = 65_536
+/** Connections to a Nix store that register paths, at once; each is a process. */
+export const MAX_NIX_WRITERS = 2
+/** Milliseconds without progress of a path that is being registered: after its last byte Nix reads and flushes all of it in silence. */
+export const NIX_ADD_STALL_MS = 60 * 60 * SECOND
 
 /** Milliseconds that a write to the catalog waits for another program that has it open, such as a backup. */
 export const CATALOG_BUSY_TIMEOUT_MS = 5 * SECOND
@@ -120,7 +144,7 @@ export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
 
-/** Bytes read from, or written to, a file at once. */
-export const FILE_BUFFER_BYTES = 256 * KIB
+/** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
+export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
 export const SMALL_FILE_BYTES = 64 * KIB

@@ -9,19 +9,23 @@ import type { Paint } from './table.ts'
 
 /** The commands that ask the daemon. References are checked here too, so that a wrong one is wrong usage with or without a daemon. */
 
-interface Named {
+interface Whole {
+  readonly closure?: boolean
+}
+
+interface Named extends Whole {
   readonly name?: string
 }
 
-export function importImage(path: string, { name }: Named): Action {
+export function importImage(path: string, { name, closure }: Named): Action {
   return async ({ client, onProgress }) => {
-    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }) }, { onProgress })
+    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }), ...whole(closure) }, { onProgress })
     return answer(image, views.imageView)
   }
 }
 
-export function fetchImage(ref: string, { name, timeout }: Named & { readonly timeout?: number }): Action {
-  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
+export function fetchImage(ref: string, { name, timeout, closure }: Named & { readonly timeout?: number }): Action {
+  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
   return async ({ client, onProgress }) => answer(await client().fetch(request, { onProgress }), views.imageView)
 }
 
@@ -51,6 +55,15 @@ export function exportImage(ref: string, dest: string): Action {
   return async ({ client, onProgress }) => answer(await client().export({ ref: checked, dest: resolve(dest) }, { onProgress }), ({ path }) => path)
 }
 
+interface InstallOptions extends Whole {
+  readonly checkSigs: boolean
+}
+
+export function install(ref: string, { checkSigs, closure }: InstallOptions): Action {
+  const request = { ref: checkRef(ref), ...whole(closure), ...(checkSigs ? {} : { checkSignatures: false }) }
+  return async ({ client, onProgress }) => answer(await client().install(request, { onProgress }), views.installView)
+}
+
 export function remove(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)
@@ -70,6 +83,10 @@ export function transfers(): Action {
 
 function answer<T>(json: T, view: (json: T, paint: Paint) => string): Answer {
   return { json, text: paint => view(json, paint) }
+}
+
+function whole(closure: boolean | undefined): Whole {
+  return closure === true ? { closure } : {}
 }
 
 function checkRef(text: string): string {

@@ -1,6 +1,6 @@
 import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
-import type { ImageDetailsJson, ImageJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
+import type { ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
 import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
@@ -24,6 +24,8 @@ export function imageView(image: ImageJson, paint: Paint): string {
 export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string {
   const more = fields({
     'references': image.references.length === 0 ? 'none' : image.references.join(' '),
+    'closure': image.closure === null ? null : closureText(image.closure),
+    'also at': image.otherStorePaths.length === 0 ? null : image.otherStorePaths.join(' '),
     'deriver': image.deriver,
     'ca': image.ca,
     'signatures': image.signatures.length === 0 ? 'none' : image.signatures.join(' '),
@@ -33,11 +35,22 @@ export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string 
   return [imageView(image, paint), more, `${paint('bold', 'journal')}\n${image.journal.map(entry => journalLines(entry, paint)).join('\n')}`].join('\n\n')
 }
 
+function closureText({ paths, narSize, missing }: NonNullable<ImageDetailsJson['closure']>): string {
+  const here = `${plural(paths, 'path')}, ${formatBytes(narSize)}`
+  return missing.length === 0 ? `${here}, all verified` : `${here}; not verified here: ${missing.join(' ')}`
+}
+
 export function imageListView(images: readonly ImageJson[], paint: Paint): string {
   if (images.length === 0) return 'no images yet; get one with: narvik import PATH, or narvik fetch REF'
   const rows = images.map(({ narHash, name, state, narSize, source, createdAt }) =>
     [narHash, name ?? '-', stateCell(state), narSize === null ? '-' : formatBytes(narSize), source, formatTime(createdAt)])
   return table(['NAR HASH', 'NAME', 'STATE', 'SIZE', 'SOURCE', 'CREATED'], rows, paint)
+}
+
+export function installView({ storePath, added }: InstallResultJson): string {
+  if (added.length === 0) return `${storePath} is valid in the Nix store already`
+  const others = added.length - (added.includes(storePath) ? 1 : 0)
+  return others === 0 ? `registered ${storePath}` : `registered ${storePath}, with ${plural(others, 'path')} that it needs`
 }
 
 export function verifyView({ results }: VerifyReportJson, paint: Paint): string {

@@ -36,15 +36,17 @@ const rate = z.number().min(0)
 const time = z.iso.datetime()
 const sri = narHashText.transform(hash => hash.toSri())
 
-export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName) })
+export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()) })
 export const fetchRequest = z.strictObject({
   ref: refSchema,
   name: z.exactOptional(newName),
+  closure: z.exactOptional(z.boolean()),
   timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
 })
 export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
   .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
+export const installRequest = z.strictObject({ ref: refSchema, closure: z.exactOptional(z.boolean()), checkSignatures: z.exactOptional(z.boolean()) })
 export const refParams = z.strictObject({ ref: refSchema })
 export const noFields = z.strictObject({})
 
@@ -107,7 +109,19 @@ export const journalEntrySchema = z.object({
 export type JournalEntryJson = z.output<typeof journalEntrySchema>
 
 /** An image with its whole journal, oldest entry first. */
-export const imageDetailsSchema = imageSchema.extend({ journal: z.array(journalEntrySchema).readonly() })
+export const imageDetailsSchema = imageSchema.extend({
+  /** Further store paths with the same contents. */
+  otherStorePaths: z.array(z.string()).readonly(),
+  /** The store path with everything that it refers to, as far as it is verified here; null for what is none, or not verified. */
+  closure: z.object({
+    paths: count,
+    /** Bytes of all NARs. */
+    narSize: count,
+    /** Store paths that are needed and not verified here. */
+    missing: z.array(z.string()).readonly(),
+  }).nullable(),
+  journal: z.array(journalEntrySchema).readonly(),
+})
 export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
 
 export const imageListSchema = z.array(imageSchema)
@@ -124,6 +138,13 @@ export type VerifyReportJson = z.output<typeof verifyReportSchema>
 
 export const exportResultSchema = z.object({ path: z.string() })
 export type ExportResultJson = z.output<typeof exportResultSchema>
+
+export const installResultSchema = z.object({
+  storePath: z.string(),
+  /** The paths that were not valid before. */
+  added: z.array(z.string()).readonly(),
+})
+export type InstallResultJson = z.output<typeof installResultSchema>
 
 export const statusSchema = z.object({
   peerId: z.string(),
@@ -161,7 +182,7 @@ export const peerSchema = z.object({
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
 
-export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing'] as const
+export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -222,10 +243,11 @@ export interface LongWork {
 
 /** What the control server asks of the daemon. Every failure is a NarvikError; `not-found` for an unknown reference. */
 export interface Tasks {
-  importImage(request: { readonly path: string, readonly name?: string } & LongWork): Promise<ImageJson>
-  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
+  importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean } & LongWork): Promise<ImageJson>
+  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
   verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
+  installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
   /** The image as it was. */
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
   list(): Awaitable<ImageJson[]>

@@ -3,9 +3,9 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, peerListSchema,
+  errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
   statusSchema, transferListSchema, verifyReportSchema,
-  type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type PeerJson, type Progress, type StatusJson,
+  type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
   type TransferJson, type VerifyReportJson,
 } from './api.ts'
 
@@ -52,11 +52,11 @@ export class ControlClient {
     return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
   }
 
-  import(request: { readonly path: string, readonly name?: string }, options?: WorkOptions): Promise<ImageJson> {
+  import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/import', request, imageSchema, options)
   }
 
-  fetch(request: { readonly ref: string, readonly name?: string, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
+  fetch(request: { readonly ref: string, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/fetch', request, imageSchema, options)
   }
 
@@ -66,6 +66,10 @@ export class ControlClient {
 
   export(request: { readonly ref: string, readonly dest: string }, options?: WorkOptions): Promise<ExportResultJson> {
     return this.#work('/v1/export', request, exportResultSchema, options)
+  }
+
+  install(request: { readonly ref: string, readonly closure?: boolean, readonly checkSignatures?: boolean }, options?: WorkOptions): Promise<InstallResultJson> {
+    return this.#work('/v1/install', request, installResultSchema, options)
   }
 
   async #ask<T>(method: string, path: string, schema: z.ZodType<T>, { signal }: CallOptions = {}): Promise<T> {

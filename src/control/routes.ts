@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, importRequest, noFields, refParams, verifyRequest,
+  exportRequest, fetchRequest, importRequest, installRequest, noFields, refParams, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -32,6 +32,7 @@ export const ROUTES: readonly Route[] = [
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
   long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),
   long('/v1/export', exportRequest, (tasks, request, work) => tasks.exportImage({ ...request, ...work })),
+  long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]
 
 function short<T>(method: 'GET' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T) => Awaitable<unknown>): Route {

@@ -1,8 +1,9 @@
 import { resolve } from 'node:path'
 import type { ChildProcess } from 'node:child_process'
+import type { Writable } from 'node:stream'
 import { execa } from 'execa'
 import { NarvikError } from '../errors.ts'
-import { MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
+import { MAX_CLOSURE_PATHS, MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_NIX_STDERR_BYTES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
 import { classifyMessage, NixError, whatNixSaid, type NixFailure } from './nix-error.ts'
 import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
@@ -91,6 +92,22 @@ export class NixCommand {
   }
 
   /**
+   * What the store knows of a path and of everything that it refers to, in one answer of one process.
+   * @throws NixError `not-valid` where the path is not valid; NarvikError `too-large` where the closure is.
+   */
+  async closureInfo(path: string, options: Abortable = {}): Promise<Map<string, NixPathInfo>> {
+    parseStorePath(path, this.storeDir)
+    await this.#needStore(`ask for the closure of ${path}`)
+    const version = await this.#knownVersion(options)
+    const infos = await this.#askPathInfo([path], version, { ...options, recursive: true })
+    if (infos.size > MAX_CLOSURE_PATHS) throw new NarvikError('too-large', `Cannot take the closure of ${path}: found ${infos.size} paths, needed at most ${MAX_CLOSURE_PATHS}`)
+    return new Map([...infos].map(([member, info]) => {
+      if (info === null) throw new NixError('not-valid', `Cannot take the closure of ${path}: found that Nix says that ${member} is not valid, needed all of it valid`)
+      return [member, info]
+    }))
+  }
+
+  /**
    * Copies a tree into the store, as `nix store add-path` does.
    * @returns the store path.
    */
@@ -116,6 +133,19 @@ export class NixCommand {
     }
   }
 
+  /**
+   * Starts the store's daemon on a pair of pipes (`nix-daemon --stdio`): it opens the store itself where this user may
+   * write it, and else passes everything on to the daemon that the machine runs. The caller ends it with `stop`.
+   */
+  async startStoreDaemon({ signal }: Abortable = {}): Promise<StoreDaemon> {
+    await this.#needStore('write to the Nix store')
+    await this.#knownVersion({ signal })
+    signal?.throwIfAborted()
+    const program = this.#init.binDir === undefined ? 'nix-daemon' : resolve(this.#init.binDir, 'nix-daemon')
+    const store = this.#init.store === undefined ? [] : ['--store', this.#init.store]
+    return openPipes(program, ['--stdio', ...store], { env: this.#env, killDelayMs: this.#init.killDelayMs, signal })
+  }
+
   async #needStore(action: string): Promise<void> {
     if (await storeExists(this.#location)) return
     throw new NixError('missing', `Cannot ${action}: found no directory ${this.#location.directory ?? ''}, needed a Nix store`)
@@ -131,14 +161,15 @@ export class NixCommand {
     return version
   }
 
-  async #askPathInfo(paths: readonly string[], version: NixVersion, options: Abortable): Promise<Map<string, NixPathInfo | null>> {
+  async #askPathInfo(paths: readonly string[], version: NixVersion, { recursive = false, ...options }: Abortable & { readonly recursive?: boolean }): Promise<Map<string, NixPathInfo | null>> {
     // A bare .drv stands for its outputs in some versions, unless derivations are asked for. Offline, since a path that is
     // not here must not be looked for in the network.
     const derivations = paths[0]?.endsWith('.drv') === true ? ['--derivation'] : []
     const format = hasJsonFormat(version) ? ['--json-format', '1'] : []
     try {
-      const text = await this.#run(['path-info', '--offline', '--json', ...format, ...derivations, ...paths], { ...options, timeoutMs: this.#init.queryTimeoutMs })
-      return checkAnswer(paths, parseAnswer(text, this.storeDir))
+      const text = await this.#run(['path-info', '--offline', '--json', ...format, ...derivations, ...recursive ? ['--recursive'] : [], ...paths], { ...options, timeoutMs: this.#init.queryTimeoutMs })
+      const answer = parseAnswer(text, this.storeDir)
+      return recursive ? answer : checkAnswer(paths, answer)
     } catch (error) {
       // Another Nix may have taken the place of the one that was asked for its version.
       this.#version = undefined
@@ -161,6 +192,57 @@ export class NixCommand {
       }
     }, signal)
   }
+}
+
+/** A running `nix-daemon --stdio`. */
+export interface StoreDaemon {
+  readonly output: AsyncIterable<Uint8Array>
+  /** Resolves when there is room for more; rejects once nobody reads any more. */
+  write(...parts: Uint8Array[]): Promise<void>
+  /**
+   * Ends the process and answers with what it wrote to standard error; Nix drops what is under way.
+   * @throws NixError `missing` where there never was a process.
+   */
+  stop(): Promise<string>
+}
+
+function openPipes(program: string, args: readonly string[], { env, killDelayMs, signal }: Pick<Execution, 'env' | 'killDelayMs' | 'signal'>): StoreDaemon {
+  const stop = new AbortController()
+  const onAbort = (): void => { stop.abort(signal?.reason) }
+  signal?.addEventListener('abort', onAbort)
+  const subprocess = execa(program, args, {
+    env, extendEnv: false, cwd: '/', stdin: 'pipe', encoding: 'buffer', reject: false,
+    // What it sends is taken as it comes; of what it complains about, the end is kept.
+    buffer: { stdout: false, stderr: true }, maxBuffer: { stderr: MAX_NIX_STDERR_BYTES },
+    cancelSignal: stop.signal, killDescendants: true, forceKillAfterDelay: killDelayMs,
+  })
+  // A pipe that breaks is seen by whoever writes, and by the end of the output.
+  subprocess.stdin.on('error', () => undefined)
+  return {
+    output: subprocess.stdout,
+    write: async (...parts) => {
+      let hasRoom = true
+      for (const part of parts) hasRoom = subprocess.stdin.write(part)
+      if (!hasRoom && subprocess.stdin.writable) await drained(subprocess.stdin)
+      if (!subprocess.stdin.writable) throw new NarvikError('nix-failed', `Cannot write to ${program}: found its input closed, needed it open`)
+    },
+    stop: async () => {
+      signal?.removeEventListener('abort', onAbort)
+      subprocess.stdin.destroy()
+      stop.abort()
+      const { stderr } = await subprocess
+      if (subprocess.pid === undefined) throw new NixError('missing', `Cannot write to the Nix store: found no program ${program} that can be run, needed it`)
+      return whatNixSaid(Buffer.from(stderr).toString('utf8'))
+    },
+  }
+}
+
+async function drained(stream: Writable): Promise<void> {
+  const { promise, resolve: done } = Promise.withResolvers<undefined>()
+  const wake = (): void => { done(undefined) }
+  for (const event of ['drain', 'close', 'error']) stream.on(event, wake)
+  await promise
+  for (const event of ['drain', 'close', 'error']) stream.off(event, wake)
 }
 
 function commandEnvironment(env: Readonly<Record<string, string | undefined>>): Record<string, string | undefined> {

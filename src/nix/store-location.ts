@@ -20,7 +20,8 @@ export function locateStore(store: string | undefined, env: Readonly<Record<stri
   const configured = env['NIX_STORE_DIR'] ?? env['NIX_STORE']
   const storeDir = configured !== undefined && isStoreDir(configured) ? configured : DEFAULT_STORE_DIR
   const remote = store ?? env['NIX_REMOTE'] ?? ''
-  if (isAbsolute(remote)) return { storeDir, directory: join(remote, storeDir), stateDir: join(remote, '/nix/var/nix') }
+  // Whatever the paths are written with, such a store is in `nix/store`.
+  if (isAbsolute(remote)) return { storeDir, directory: join(remote, DEFAULT_STORE_DIR), stateDir: join(remote, '/nix/var/nix') }
   if (remote !== '' && remote !== 'auto' && remote !== 'local' && remote !== 'daemon') return { storeDir, directory: null, stateDir: null }
   return { storeDir, directory: storeDir, stateDir: env['NIX_STATE_DIR'] ?? '/nix/var/nix' }
 }

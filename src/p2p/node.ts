@@ -2,10 +2,12 @@ import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@li
 import type { KadDHT } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { Bans } from './bans.ts'
+import { closureHandler } from './closure/handler.ts'
+import { CLOSURE_PROTOCOL } from './closure/messages.ts'
 import { checkListen } from './fleet.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
@@ -15,7 +17,7 @@ import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
-import type { ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import type { ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
 import { type RecordStore, RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
@@ -26,6 +28,8 @@ import { createStack, privateKeyOf, type Stack } from './stack.ts'
 export interface NodeComponents {
   readonly logger: Logger
   readonly source: ImageSource
+  /** Where absent, no closures are served. */
+  readonly closures?: ClosureSource | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
@@ -71,13 +75,13 @@ export interface PeerInfo {
 }
 
 /** Those that this host serves besides libp2p's own. */
-const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL]
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL]
 
 /**
  * Makes this host's node; it is not started.
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
-export async function createNode({ logger, source, now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+export async function createNode({ logger, source, closures, now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
   checkListen(init.listen, { fleetKey: init.fleetKey, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
   const privateKey = privateKeyOf(init.identity ?? await newIdentity())
@@ -96,7 +100,7 @@ export async function createNode({ logger, source, now }: NodeComponents, init: 
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, logger }, init)
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, closures, logger }, init)
 }
 
 interface Parts {
@@ -107,6 +111,7 @@ interface Parts {
   readonly sweep: RecordSweep<unknown>
   readonly bans: Bans
   readonly source: ImageSource
+  readonly closures: ClosureSource | undefined
   readonly logger: Logger
 }
 
@@ -151,11 +156,12 @@ export class P2pNode implements StreamOpener {
   }
 
   async start(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep, source, logger } = this.#parts
+    const { stack, router, neighbours, mesh, sweep, source, closures, logger } = this.#parts
     const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
+    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
     stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
     router.start()

@@ -17,6 +17,29 @@ export interface ImageSource {
   read(narHash: NarHash, offset: number, length: number, options: { signal: AbortSignal }): AsyncIterable<Uint8Array>
 }
 
+/** One store path of a closure, as hosts tell each other. */
+export interface ClosurePath {
+  readonly narHash: NarHash
+  /** Bytes of the NAR. */
+  readonly narSize: number
+  readonly storePath: string
+  /** Numbers of paths of the same closure, ascending: earlier ones, or its own. */
+  readonly references: readonly number[]
+  readonly deriver: string | null
+  readonly ca: string | null
+  readonly signatures: readonly string[]
+  /** BLAKE3 of the encoded manifest, lower case hex; null where there is none. */
+  readonly manifestDigest: string | null
+}
+
+/** What is known of closures here. */
+export interface ClosureSource {
+  /** The whole closure of a verified image, each path after those that it refers to. */
+  closure(narHash: NarHash): Promise<readonly ClosurePath[] | 'not-found' | 'incomplete'>
+  /** Bytes of the NAR of a verified image; undefined where this host has none. */
+  narSize(narHash: NarHash): number | undefined
+}
+
 /** Opens a stream to a peer and keeps the books; what the protocols' clients need of the node. */
 export interface StreamOpener {
   /** Resolves to `busy` where this host has too many streams of the protocol open to the peer. */

@@ -7,8 +7,8 @@ import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
 import { fromSqliteError, openDatabase } from './database.ts'
 import type { Database } from './database.ts'
-import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent } from './image-row.ts'
-import { toImageRow, toJournalEntry } from './rows.ts'
+import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
+import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
 import { prepareStatements } from './statements.ts'
 import type { Statements } from './statements.ts'
 
@@ -77,7 +77,7 @@ export class Catalog {
 
   /** Several images may claim one store path: a verified one comes first, then the newest. */
   getByStorePath(storePath: string): ImageRow | undefined {
-    return this.#read(() => this.#sql.byStorePath.get(storePath))
+    return this.#read(() => this.#sql.byStorePath.get({ path: storePath }))
   }
 
   /** Images in the order in which they were created. */
@@ -167,6 +167,30 @@ export class Catalog {
       })
       if (event === 'retry') this.#sql.setOrigin.run({ narHash: narHash.bytes, source: 'fetch', place: 'content' })
       return this.#require(narHash, event)
+    })
+  }
+
+  /** Every store path that the image is known under, the one of its row first. */
+  registrations(narHash: NarHash): Registration[] {
+    return run(`read the store paths of ${narHash.toSri()}`, () => {
+      const row = this.get(narHash)
+      if (row === undefined) return []
+      const { storePath, references, deriver, ca, signatures } = row
+      const first = storePath === null ? [] : [{ storePath, references, deriver, ca, signatures }]
+      return [...first, ...this.#sql.otherPaths.all(narHash.bytes).map(toRegistration).filter(other => other.storePath !== storePath)]
+    })
+  }
+
+  /**
+   * Puts down that an image is at a store path as well; nothing changes where that is the path of its row.
+   * @throws NarvikError `not-found`.
+   */
+  addStorePath(narHash: NarHash, { storePath, references, deriver, ca, signatures }: Registration): void {
+    this.#write(`add a store path to ${narHash.toSri()}`, () => {
+      if (this.#require(narHash, 'add a store path to').storePath === storePath) return
+      this.#sql.addOtherPath.run({
+        narHash: narHash.bytes, storePath, deriver, ca, references: JSON.stringify([...new Set(references)].sort()), signatures: JSON.stringify(signatures),
+      })
     })
   }
 

@@ -36,6 +36,16 @@ export interface ImageRow {
   readonly verifiedAt: Date | null
 }
 
+/** What Nix registers with a store path besides its bytes; an image has one for each path that has its contents. */
+export interface Registration {
+  readonly storePath: string
+  /** Full store paths, sorted. */
+  readonly references: readonly string[]
+  readonly deriver: string | null
+  readonly ca: string | null
+  readonly signatures: readonly string[]
+}
+
 /** What the journal records: the changes of state, and the beginning and the end of the image's row. */
 export type JournalEvent = ImageEvent | 'create' | 'remove'
 

@@ -3,7 +3,7 @@ import { EVENTS, STATES } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
 import { corruptValue } from './database.ts'
 import { PLACES, SOURCES } from './image-row.ts'
-import type { ImageRow, JournalEntry } from './image-row.ts'
+import type { ImageRow, JournalEntry, Registration } from './image-row.ts'
 
 /** A row of `images` with its references and signatures, as SQLite gives it. */
 export interface StoredImage {
@@ -21,6 +21,15 @@ export interface StoredImage {
   note: string | null
   created_at: number
   verified_at: number | null
+  references_json: string
+  signatures_json: string
+}
+
+/** A row of `other_store_paths`, as SQLite gives it. */
+export interface StoredRegistration {
+  store_path: string
+  deriver: string | null
+  ca: string | null
   references_json: string
   signatures_json: string
 }
@@ -83,6 +92,15 @@ export function toJournalEntry(stored: StoredEntry): JournalEntry {
     }
   } catch (error) {
     throw corruptValue('a journal entry that makes no sense', error)
+  }
+}
+
+/** @throws NarvikError `corrupt-catalog` where a value is none that Narvik writes. */
+export function toRegistration({ store_path: storePath, deriver, ca, references_json: references, signatures_json: signatures }: StoredRegistration): Registration {
+  try {
+    return { storePath, deriver, ca, references: texts(references), signatures: texts(signatures) }
+  } catch (error) {
+    throw corruptValue('a store path that makes no sense', error)
   }
 }
 

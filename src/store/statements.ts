@@ -1,7 +1,7 @@
 import type { Statement } from 'better-sqlite3'
 import type { Database } from './database.ts'
 import { SELECT_IMAGES } from './rows.ts'
-import type { StoredEntry, StoredImage } from './rows.ts'
+import type { StoredEntry, StoredImage, StoredRegistration } from './rows.ts'
 
 type Key = [narHash: Uint8Array]
 
@@ -9,7 +9,9 @@ type Key = [narHash: Uint8Array]
 export interface Statements {
   readonly byHash: Statement<Key, StoredImage>
   readonly byName: Statement<[string], StoredImage>
-  readonly byStorePath: Statement<[string], StoredImage>
+  readonly byStorePath: Statement<[{ path: string }], StoredImage>
+  readonly otherPaths: Statement<Key, StoredRegistration>
+  readonly addOtherPath: Statement<[object]>
   readonly byState: Statement<[string], StoredImage>
   readonly all: Statement<[], StoredImage>
   readonly insert: Statement<[object]>
@@ -33,7 +35,13 @@ export function prepareStatements(database: Database): Statements {
   return {
     byHash: database.prepare(`${SELECT_IMAGES} WHERE nar_hash = ?`),
     byName: database.prepare(`${SELECT_IMAGES} WHERE name = ?`),
-    byStorePath: database.prepare(`${SELECT_IMAGES} WHERE store_path = ? ORDER BY state = 'verified' DESC, created_at DESC LIMIT 1`),
+    byStorePath: database.prepare(`${SELECT_IMAGES}
+      WHERE nar_hash IN (SELECT nar_hash FROM images WHERE store_path = @path UNION SELECT nar_hash FROM other_store_paths WHERE store_path = @path)
+      ORDER BY state = 'verified' DESC, created_at DESC LIMIT 1`),
+    otherPaths: database.prepare('SELECT store_path, deriver, ca, references_json, signatures_json FROM other_store_paths WHERE nar_hash = ? ORDER BY store_path'),
+    addOtherPath: database.prepare(`
+      INSERT OR REPLACE INTO other_store_paths (store_path, nar_hash, deriver, ca, references_json, signatures_json)
+      VALUES (@storePath, @narHash, @deriver, @ca, @references, @signatures)`),
     byState: database.prepare(`${SELECT_IMAGES} WHERE state = ? ORDER BY created_at, nar_hash`),
     all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
     insert: database.prepare(`

@@ -1,13 +1,21 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
+import { fetchClosure } from './fetch-closure.ts'
 import { fetchImage, type FetchRequest } from './fetch-image.ts'
+import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
+import { installImage, type InstallRequest } from './install-image.ts'
 import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
+
+interface Whole {
+  /** Whether everything that it refers to is meant as well. */
+  readonly closure?: boolean | undefined
+}
 
 /** Kinds of work that move an image and are shown as transfers. */
 const TRANSFERS = new Set(['fetch', 'resume'])
@@ -16,10 +24,11 @@ const TRANSFERS = new Set(['fetch', 'resume'])
 export function createTasks(context: TaskContext, facts: HostFacts) {
   const { catalog, content, jobs, node } = context
   return {
-    importImage: async (request: ImportRequest) => presentImage(content, await importImage(context, request)),
-    fetchImage: async (request: FetchRequest) => presentImage(content, await fetchImage(context, request)),
+    importImage: async (request: ImportRequest & Whole) => presentImage(content, await (request.closure === true ? importClosure : importImage)(context, request)),
+    fetchImage: async (request: FetchRequest & Whole) => presentImage(content, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
+    installImage: async (request: InstallRequest) => installImage(context, request),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(content, row)),
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),

@@ -11,7 +11,7 @@ export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
   readonly node: FleetNode
-  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath'>
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'closureInfo' | 'startStoreDaemon'>
   readonly jobs: Jobs
   readonly announcer: Announcer
   readonly logger: Logger

@@ -34,7 +34,7 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const narHash = resolve(context, request.ref)
+  const narHash = resolveImage(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
   if (known?.state === 'verified') return nameImage(context, known, request.name)
@@ -50,7 +50,8 @@ export function resumeFetch(context: TaskContext, narHash: NarHash): void {
   })
 }
 
-function resolve({ catalog }: TaskContext, ref: Ref): NarHash {
+/** @throws NarvikError `not-found` for a name or store path that the catalog doesn't know. */
+export function resolveImage({ catalog }: TaskContext, ref: Ref): NarHash {
   if (ref.kind === 'nar-hash') return ref.narHash
   const known = lookUp(catalog, ref)
   if (known !== undefined) return known.narHash
@@ -186,7 +187,8 @@ async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: {
   await content.discard(narHash)
 }
 
-function isPeersFault(error: unknown): boolean {
+/** Whether another provider may do better. */
+export function isPeersFault(error: unknown): boolean {
   return isNarvikError(error, 'peer-failed', 'invalid-manifest', 'invalid-nar', 'too-large')
 }
 

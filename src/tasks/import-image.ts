@@ -20,6 +20,8 @@ export interface ImportRequest {
   /** Absolute path of a tree or store path. */
   readonly path: string
   readonly name?: string | undefined
+  /** What Nix says of the path, where it was asked already. */
+  readonly facts?: NixFacts
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress) => void
 }
@@ -31,7 +33,7 @@ export interface ImportRequest {
 export async function importImage(context: TaskContext, request: ImportRequest): Promise<ImageRow> {
   const path = await resolveSource(context, request.path)
   const listing = await scanTree(path, signalOf(request))
-  const facts = await askNix(context, path, request.signal)
+  const facts = request.facts ?? await askNix(context, path, request.signal)
   if (facts.info !== null) return importInPlace(context, request, facts.info, facts)
   const added = await addToStore(context, path, listing, request.signal)
   if (added !== null) return importInPlace(context, request, added, { info: added, note: null })
@@ -39,7 +41,7 @@ export async function importImage(context: TaskContext, request: ImportRequest):
 }
 
 /** A link into the store, such as `result`, stands for the store path, as it does for Nix; any other link is a tree. */
-async function resolveSource({ nix }: TaskContext, path: string): Promise<string> {
+export async function resolveSource({ nix }: TaskContext, path: string): Promise<string> {
   if (!path.startsWith('/')) throw new NarvikError('invalid-argument', `Cannot import ${JSON.stringify(path)}: found a relative path, needed an absolute one`)
   try {
     const found = await lstat(path)

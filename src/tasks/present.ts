@@ -1,7 +1,9 @@
+import { isNarvikError } from '../errors.ts'
 import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
+import { findClosure, memberOf } from './closure.ts'
 import type { Job, Progress } from './jobs.ts'
 import type { VerifyResult } from './verify-image.ts'
 
@@ -27,8 +29,25 @@ export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRo
 }
 
 /** An image with its whole journal. */
-export function presentDetails(catalog: Pick<Catalog, 'journal'>, content: Pick<Content, 'visiblePath'>, row: ImageRow) {
-  return { ...presentImage(content, row), journal: catalog.journal(row.narHash).map(presentEntry) }
+export async function presentDetails(catalog: Pick<Catalog, 'journal' | 'getByStorePath' | 'registrations'>, content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+  return {
+    ...presentImage(content, row),
+    otherStorePaths: catalog.registrations(row.narHash).map(({ storePath }) => storePath).filter(path => path !== row.storePath),
+    closure: await presentClosure(catalog, row),
+    journal: catalog.journal(row.narHash).map(presentEntry),
+  }
+}
+
+/** Null where there is none: the image is not verified, or no store path, or what is said of it makes no sense. */
+async function presentClosure(catalog: Pick<Catalog, 'getByStorePath' | 'registrations'>, row: ImageRow) {
+  const root = row.state === 'verified' ? memberOf(catalog, row) : undefined
+  if (root === undefined) return null
+  const { members, missing } = await findClosure(catalog, root).catch((error: unknown) => {
+    if (isNarvikError(error, 'conflict', 'too-large')) return { members: [], missing: [] }
+    throw error
+  })
+  if (members.length === 0) return null
+  return { paths: members.length, narSize: members.reduce((sum, member) => sum + (member.row.narSize ?? 0), 0), missing }
 }
 
 export function presentVerification({ row, verdict }: VerifyResult) {

@@ -5,10 +5,11 @@ import type { NarHash } from '../image/nar-hash.ts'
 import type { Logger } from '../log.ts'
 import { Layout } from '../nar/layout.ts'
 import { readRange } from '../nar/read-range.ts'
-import type { ImageSource } from '../p2p/protocol.ts'
+import type { ClosurePath, ClosureSource, ImageSource } from '../p2p/protocol.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
+import { findClosure, memberOf, type Member } from './closure.ts'
 
 export interface ServeParts {
   readonly catalog: Catalog
@@ -58,6 +59,37 @@ export function createImageSource({ catalog, content, logger, onDamage }: ServeP
     describe: narHash => Promise.resolve(describe(catalog, narHash)),
     read,
   }
+}
+
+/** What peers are told of closures: those that are verified here as a whole. */
+export function createClosureSource({ catalog, logger }: Pick<ServeParts, 'catalog' | 'logger'>): ClosureSource {
+  return {
+    narSize: narHash => {
+      const row = catalog.get(narHash)
+      return row?.state === 'verified' ? row.narSize ?? undefined : undefined
+    },
+    closure: async narHash => {
+      const row = catalog.get(narHash)
+      if (row?.state !== 'verified') return 'not-found'
+      const root = memberOf(catalog, row)
+      if (root === undefined) return 'incomplete'
+      try {
+        const { members, missing } = await findClosure(catalog, root)
+        return missing.length > 0 ? 'incomplete' : numbered(members)
+      } catch (error) {
+        logger.warn('cannot describe a closure', { narHash: narHash.toSri(), reason: messageOf(error) })
+        return 'incomplete'
+      }
+    },
+  }
+}
+
+function numbered(members: readonly Member[]): ClosurePath[] {
+  const numbers = new Map(members.map(({ registration }, number) => [registration.storePath, number]))
+  return members.map(({ row, registration: { storePath, references, deriver, ca, signatures } }) => ({
+    narHash: row.narHash, narSize: row.narSize ?? 0, storePath, deriver, ca, signatures, manifestDigest: row.manifestDigest,
+    references: references.map(reference => numbers.get(reference) ?? 0).sort((a, b) => a - b),
+  }))
 }
 
 function describe(catalog: Catalog, narHash: NarHash): { metadata: ImageMetadata, manifest: Uint8Array } | undefined {

@@ -166,6 +166,8 @@ const noNix: TaskContext['nix'] = {
   pathInfo: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   canWriteStore: () => Promise.resolve(false),
   addPath: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
+  closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
+  startStoreDaemon: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
 }
 
 /** The same bytes with one of them changed. */

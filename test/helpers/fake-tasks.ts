@@ -4,6 +4,7 @@ import type { ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJ
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
+const STORE_PATH = '/nix/store/7pd01133yha2s6wji4ab7vh7pp1905a1-greeting.txt'
 export const PEER = '12D3KooWGzxzKZYveHXtpG6AsrUJBcWxHBFS2HsEoGTxrMLvKXtf'
 
 export const goodImage: ImageJson = {
@@ -43,6 +44,8 @@ const stages = [
 
 const badDetails: ImageDetailsJson = {
   ...badImage,
+  otherStorePaths: [],
+  closure: null,
   journal: [
     { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', evidence: null },
     {
@@ -123,9 +126,10 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       if (known(ref) === badImage) throw new NarvikError('conflict', `Cannot export ${BAD_HASH}: found it rejected, needed it verified`)
       return finish({ path: dest }, work)
     },
+    installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     list: () => [goodImage, badImage],
-    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, journal: badDetails.journal.slice(0, 1) },
+    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     status: () => status,
     peers: () => [peer],
     transfers: () => [transfer],

@@ -43,6 +43,7 @@ describe('docs/CONTROL-API.md', () => {
     'POST /v1/fetch': api.fetchRequest,
     'POST /v1/verify': api.verifyRequest,
     'POST /v1/export': api.exportRequest,
+    'POST /v1/install': api.installRequest,
     'image': api.imageSchema,
     'journal entry': api.journalEntrySchema,
     'evidence': api.evidenceSchema,

@@ -198,3 +198,39 @@ describe('a change of state', () => {
     expect(codeOf(() => catalog.transition(someHash(1), 'start', { reason: 'test' }))).toBe('not-found')
   })
 })
+
+describe('an image that is at several store paths', () => {
+  const other = (storePath: string) => ({ storePath, references: [someStorePath('z'), someStorePath('y')].sort(), deriver: null, ca: 'text:sha256:x', signatures: ['k:AA=='] })
+
+  test('is found by each of them, and has what belongs to each', async () => {
+    const { catalog } = await openCatalog()
+    const narHash = someHash('twin')
+    const first = someStorePath('first')
+    catalog.create({ narHash, source: 'fetch', place: 'content' })
+    catalog.describe(narHash, someMetadata(narHash, { storePath: first }), null)
+    catalog.addStorePath(narHash, other(first))
+    expect(catalog.registrations(narHash)).toHaveLength(1)
+    const second = someStorePath('second')
+    catalog.addStorePath(narHash, other(second))
+    catalog.addStorePath(narHash, other(second))
+    expect(catalog.getByStorePath(second)).toEqual(catalog.getByStorePath(first))
+    expect(catalog.registrations(narHash)).toEqual([
+      { storePath: first, references: [], deriver: null, ca: null, signatures: [] },
+      other(second),
+    ])
+    catalog.remove(narHash, 'no longer needed')
+    expect(catalog.getByStorePath(second)).toBeUndefined()
+    expect(catalog.registrations(narHash)).toEqual([])
+    expect(codeOf(() => { catalog.addStorePath(narHash, other(second)) })).toBe('not-found')
+  })
+
+  test('gives way to a verified one with the same path', async () => {
+    const { catalog } = await openCatalog()
+    const path = someStorePath('same')
+    const verified = lead(catalog, 'verified', 'verified')
+    catalog.addStorePath(verified, other(path))
+    const wanted = lead(catalog, 'wanted', 'wanted')
+    catalog.describe(wanted, someMetadata(wanted, { storePath: path }), null)
+    expect(catalog.getByStorePath(path)?.narHash.equals(verified)).toBe(true)
+  })
+})

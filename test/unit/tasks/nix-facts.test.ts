@@ -25,6 +25,8 @@ async function inStore(said: (path: string, narHash: NixPathInfo['narHash'], nar
     probe: () => Promise.resolve({ available: true, version: '2.8.0', flavour: 'nix' }),
     canWriteStore: () => Promise.resolve(true),
     addPath: () => Promise.resolve(path),
+    closureInfo: () => Promise.reject(new Error('an import of one path asks for no closure')),
+    startStoreDaemon: () => Promise.reject(new Error('an import registers nothing')),
     pathInfo: paths => {
       const answer = said(path, image.narHash, image.nar.length)
       if (answer instanceof Error) return Promise.reject(answer)
