@@ -76,9 +76,14 @@ async function measure(tree: string, { signal, onProgress }: VerifyOptions): Pro
     const { narHash, narSize, listing } = await hashTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
     return { measurement: { narHash, narSize, ...describeListing(listing) }, entries: listing.count }
   } catch (error) {
-    if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return messageOf(error)
+    if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
     throw error
   }
+}
+
+/** Where an unproven tree is, is nobody's business: what is said of it names its entries only. */
+function withoutPlace(message: string, tree: string): string {
+  return message.replaceAll(`${tree}/`, '').replaceAll(tree, 'the tree')
 }
 
 function describeListing(listing: Listing): { manifest: Uint8Array, manifestDigest: string } {

@@ -189,12 +189,14 @@ describe('a manifest of another tree', () => {
   })
 
   it('does not make a liar of who sends the true bytes', async () => {
-    const [image, other] = [await makeImage(someTree(300_000, 7)), await makeImage(someTree(300_000, 9))]
+    // Only the framing tells the two apart.
+    const tree = { kind: 'regular' as const, contents: Buffer.alloc(300_000, 'x') }
+    const [image, other] = [await makeImage({ ...tree, executable: false }), await makeImage({ ...tree, executable: true })]
     const fleet = await FakeFleet.start()
     await fleet.add('voucher', image, { ...vouched(other), before: breakOffAt(0) })
     await fleet.add('honest', image)
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
-    expect([...fleet.banned.keys()].filter(peerId => peerId === 'honest')).toEqual([])
+    expect([...fleet.banned]).toEqual([['voucher', expect.stringContaining('it vouched for manifest')]])
   })
 })
 

@@ -1,5 +1,5 @@
 import { execFileSync } from 'node:child_process'
-import { writeFileSync } from 'node:fs'
+import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -70,6 +70,14 @@ describe('the verify pipeline', () => {
     expect(proof.measured).toBeNull()
     expect(proof.verdict).toMatchObject({ verdict: 'fail', reason: expect.stringMatching(reason) as string })
     expect(stagesOf(proof)).toEqual({ shape: 'fail' })
+  }))
+
+  it('says what is wrong, and not where the tree is', async () => withTemporaryDirectory(async dir => {
+    mkdirSync(join(dir, 'tree'))
+    execFileSync('mkfifo', [join(dir, 'tree', 'odd')])
+    const { verdict } = await verifyTree({ tree: join(dir, 'tree'), expected: null, claims: [] })
+    expect(verdict.reason).toBe('Cannot take odd: found a fifo, needed a file, directory or symlink')
+    expect((await verifyTree({ tree: join(dir, 'none'), expected: null, claims: [] })).verdict.reason).not.toContain(dir)
   }))
 
   it('gives no verdict when it is interrupted', async () => withTemporaryDirectory(async dir => {
