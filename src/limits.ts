@@ -31,8 +31,11 @@ export const MAX_NAME_BYTES = 211
 
 /** Bytes of one request or reply header on the wire, without its body. */
 export const MAX_WIRE_HEADER_BYTES = 64 * KIB
-/** Bytes of one buffer given to a stream: larger ones become muxer frames that hold up other streams. */
-export const WIRE_BUFFER_BYTES = 64 * KIB
+/**
+ * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
+ * packet; much more holds up other streams.
+ */
+export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */
@@ -141,7 +144,7 @@ export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
 
-/** Bytes read from, or written to, a file at once. */
-export const FILE_BUFFER_BYTES = 256 * KIB
+/** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
+export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
 export const SMALL_FILE_BYTES = 64 * KIB

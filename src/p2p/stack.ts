@@ -14,6 +14,7 @@ import {
 import type { Logger } from '../log.ts'
 import { isLoopback, noisePrologue, serviceTag } from './fleet.ts'
 import { libp2pLogger } from './libp2p-log.ts'
+import { noiseCrypto } from './noise-crypto.ts'
 import { RECORD_NAMESPACE } from './record.ts'
 import type { RecordBook } from './record-book.ts'
 
@@ -54,7 +55,7 @@ export async function createStack(
     nodeInfo: { name: 'narvik', userAgent: agent },
     addresses: { listen: [...listen] },
     transports: [tcp(socketBuffers())],
-    connectionEncrypters: [noise(fleetKey === undefined ? {} : { prologueBytes: noisePrologue(fleetKey) })],
+    connectionEncrypters: [noise({ crypto: noiseCrypto, ...(fleetKey !== undefined && { prologueBytes: noisePrologue(fleetKey) }) })],
     streamMuxers: [muxer],
     connectionGater: gater,
     peerDiscovery: wantsMdns && beyondLoopback ? [mdns({ serviceTag: serviceTag(fleetKey) })] : [],

@@ -4,12 +4,25 @@ import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
-import { onTestFinished } from 'vitest'
+import { afterAll, onTestFinished } from 'vitest'
 import { ControlClient } from '../../src/control/client.ts'
 import { removeTree } from '../../src/nar/remove.ts'
 
 const ROOT = new URL('../..', import.meta.url).pathname
 const NARVIK = join(ROOT, 'bin/narvik')
+/** What is to be cleared up after the tests of this file, the last first. */
+const leftovers: (() => Promise<void>)[] = []
+afterAll(async () => { for (const clearUp of leftovers.reverse()) await clearUp() })
+
+/** Has something cleared up when the test is over, or, for what is shared by the tests of a file, when they all are. */
+function whenOver(clearUp: () => Promise<void>): void {
+  try {
+    onTestFinished(clearUp)
+  } catch {
+    leftovers.push(clearUp)
+  }
+}
+
 /** Milliseconds for a daemon to be ready, or to end; far above what a loaded machine takes. */
 const PATIENCE_MS = 60_000
 
@@ -53,14 +66,14 @@ export class TestDaemon {
     this.client = new ControlClient({ socket: ready.socket })
   }
 
-  /** Starts a daemon and resolves when it is ready; it ends with the test. */
+  /** Starts a daemon and resolves when it is ready; it ends with the test, or with the file where no test runs. */
   static async start(options: DaemonOptions = {}): Promise<TestDaemon> {
     const dir = options.dir ?? await temporaryDirectory()
     const child = spawnDaemon(dir, options)
     const log = collect(child.stderr)
     const ready = await untilReady(child, log)
     const daemon = new TestDaemon(child, ready, dir, log)
-    onTestFinished(async () => { await daemon.kill('SIGKILL') })
+    whenOver(async () => { await daemon.kill('SIGKILL') })
     return daemon
   }
 
@@ -120,19 +133,22 @@ export async function runCli(args: readonly string[], options: { input?: Uint8Ar
   return { exitCode: exitCode ?? -1, stdout, stderr }
 }
 
+/** As many hosts as are asked for. */
+type Fleet<Count extends number> = { 1: [TestDaemon], 2: [TestDaemon, TestDaemon], 3: [TestDaemon, TestDaemon, TestDaemon] }[Count & (1 | 2 | 3)]
+
 /** Hosts that know each other through the first one, all connected. */
-export async function startFleet(count: number, options: DaemonOptions = {}): Promise<TestDaemon[]> {
+export async function startFleet<Count extends 1 | 2 | 3>(count: Count, options: DaemonOptions = {}): Promise<Fleet<Count>> {
   const first = await TestDaemon.start(options)
   const others = await Promise.all(Array.from({ length: count - 1 }, () => TestDaemon.start({ ...options, bootstrap: [first] })))
   const fleet = [first, ...others]
   await Promise.all(fleet.map(daemon => daemon.untilPeers(count - 1)))
-  return fleet
+  return fleet as Fleet<Count>
 }
 
-/** A directory that goes with the test. */
+/** A directory that goes with the test, or with the file where no test runs. */
 export async function temporaryDirectory(): Promise<string> {
   const dir = await mkdtemp(join(tmpdir(), 'narvik-test-'))
-  onTestFinished(async () => {
+  whenOver(async () => {
     await removeTree(dir)
     await rm(dir, { recursive: true, force: true })
   })

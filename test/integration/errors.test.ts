@@ -2,9 +2,9 @@ import { execa } from 'execa'
 import { chmod, chown, mkdir, open, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import type { ImageJson } from '../../src/control/api.ts'
-import { startFleet, temporaryDirectory, TestDaemon, type CommandResult } from '../helpers/fleet.ts'
+import { runCli, startFleet, temporaryDirectory, TestDaemon, type CommandResult } from '../helpers/fleet.ts'
 import { makeOddTree } from '../helpers/source-trees.ts'
 
 const UNKNOWN = 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA='
@@ -14,26 +14,31 @@ function errorOf({ stdout }: CommandResult): { code: string, message: string } {
 }
 
 describe('what goes wrong has its own error and exit code', () => {
+  let host: TestDaemon, peer: TestDaemon
+  beforeAll(async () => { [host, peer] = await startFleet(2, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '1' } }) })
+
   it.each(['show', 'verify', 'rm'])('%s of an unknown reference is not found', async verb => {
-    const host = await TestDaemon.start()
     const result = await host.run(verb, UNKNOWN, '--json')
     expect(result.exitCode).toBe(4)
     expect(errorOf(result).code).toBe('not-found')
   })
 
   it('a fetch that nobody answers says so, and leaves no trace', async () => {
-    const [host] = await startFleet(2, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '1' } })
-    const result = await host?.run('fetch', UNKNOWN, '--json')
-    expect(result?.exitCode).toBe(4)
-    expect(result && errorOf(result).code).toBe('no-provider')
-    expect(await host?.json('list')).toEqual([])
+    const result = await host.run('fetch', UNKNOWN, '--json')
+    expect(result.exitCode).toBe(4)
+    expect(errorOf(result).code).toBe('no-provider')
+    expect(await host.json('list')).toEqual([])
   })
 
   it('a fetch that takes longer than its caller waits goes on without', async () => {
-    const [host] = await startFleet(2)
-    const result = await host?.run('fetch', UNKNOWN, '--timeout', '0.5', '--json')
-    expect(result?.exitCode).toBe(7)
-    expect(await host?.json('transfers')).toHaveLength(1)
+    const patient = await TestDaemon.start({ env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '600' } })
+    const result = await patient.run('fetch', UNKNOWN, '--timeout', '0.5', '--json')
+    expect(result.exitCode).toBe(7)
+    expect(errorOf(result).code).toBe('timed-out')
+    expect(await patient.json('transfers')).toHaveLength(1)
+    await patient.json('rm', UNKNOWN)
+    expect(await patient.json('transfers')).toEqual([])
+    expect(await patient.json('list')).toEqual([])
   })
 
   const specials: [string, (path: string) => Promise<unknown>][] = [
@@ -49,7 +54,6 @@ describe('what goes wrong has its own error and exit code', () => {
     const tree = await temporaryDirectory()
     await mkdir(join(tree, 'sub'))
     await make(join(tree, 'sub', 'special'))
-    const host = await TestDaemon.start()
     const result = await host.run('import', tree, '--json')
     expect(result.exitCode).toBe(1)
     expect(errorOf(result)).toMatchObject({ code: 'unsupported-file', message: expect.stringContaining('sub/special') as string })
@@ -66,8 +70,8 @@ describe('what goes wrong has its own error and exit code', () => {
     await chmod(join(tree, 'secret'), 0)
     await chmod(dir, 0o755)
     await chown(home, 65534, 65534)
-    const host = await TestDaemon.start({ dir: home, user: { uid: 65534, gid: 65534 } })
-    const result = await host.run('import', tree, '--json')
+    const nobody = await TestDaemon.start({ dir: home, user: { uid: 65534, gid: 65534 } })
+    const result = await nobody.run('import', tree, '--json')
     expect(result.exitCode).toBe(1)
     expect(errorOf(result)).toMatchObject({ code: 'unreadable', message: expect.stringContaining('secret') as string })
   })
@@ -76,7 +80,6 @@ describe('what goes wrong has its own error and exit code', () => {
     const tree = await temporaryDirectory()
     const file = join(tree, 'log')
     await writeFile(file, Buffer.alloc(64 * 1024 * 1024, 1))
-    const host = await TestDaemon.start()
     const handle = await open(file, 'a')
     const done = new AbortController()
     const writer = (async () => { while (!done.signal.aborted) await handle.write('more') })()
@@ -93,13 +96,13 @@ describe('what goes wrong has its own error and exit code', () => {
     const dir = await temporaryDirectory()
     await makeOddTree(join(dir, 'one'))
     await writeFile(join(dir, 'two'), 'two')
-    const host = await TestDaemon.start()
     const first = await host.json<ImageJson>('import', join(dir, 'one'), '--name', 'golden')
     const taken = await host.run('import', join(dir, 'two'), '--name', 'golden', '--json')
     expect(taken.exitCode).toBe(1)
     expect(errorOf(taken)).toMatchObject({ code: 'name-taken', message: expect.stringContaining(first.narHash) as string })
     expect(await host.json('import', join(dir, 'one'), '--name', 'golden')).toEqual(first)
     expect(await host.json('list')).toEqual([first])
+    await host.json('rm', 'golden')
   })
 
   it('a full disk is said before and while an image is received, and loses nothing', async () => {
@@ -108,7 +111,7 @@ describe('what goes wrong has its own error and exit code', () => {
     await mkdir(small)
     await execa('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', small])
     try {
-      const giver = await TestDaemon.start()
+      const giver = peer
       const taker = await TestDaemon.start({ dataDir: join(small, 'data'), bootstrap: [giver] })
       await taker.untilPeers(1)
       await writeFile(join(dir, 'fits'), Buffer.alloc(4 * 1024 * 1024, 'a'))
@@ -128,8 +131,19 @@ describe('what goes wrong has its own error and exit code', () => {
     }
   })
 
+  it('no daemon at the socket', async () => {
+    const result = await runCli(['list', '--json', '--socket', join(await temporaryDirectory(), 'none.sock')])
+    expect(result.exitCode).toBe(3)
+    expect(errorOf(result).code).toBe('unreachable')
+  })
+
+  it.each([['fetch', '../../etc'], ['import'], ['fetch', UNKNOWN, '--timeout', 'soon'], ['conquer']])('a wrong command line: %s %s', async (...args) => {
+    const result = await host.run(...args, '--json')
+    expect(result.exitCode).toBe(2)
+    expect(errorOf(result).code).toBe('invalid-argument')
+  })
+
   it('a second daemon on the same data directory is refused', async () => {
-    const host = await TestDaemon.start()
     await expect(TestDaemon.start({ dir: await temporaryDirectory(), dataDir: host.dataDir })).rejects.toThrow(/in-use|another/i)
     expect(await host.json('list')).toEqual([])
   })

@@ -1,6 +1,7 @@
+import { readdirSync } from 'node:fs'
 import { readdir } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { beforeAll, describe, expect, it } from 'vitest'
 import type { ImageDetailsJson, ImageJson } from '../../src/control/api.ts'
 import { startFleet, temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
 import { nixHashPath } from '../helpers/real-nix.ts'
@@ -9,16 +10,21 @@ import { makeRawDisk } from '../helpers/source-trees.ts'
 const MIB = 1024 * 1024
 const SIZE = 512 * MIB
 
-async function importDisk(host: TestDaemon, size = SIZE): Promise<ImageJson> {
-  const source = join(await temporaryDirectory(), 'disk.raw')
-  await makeRawDisk(source, size)
+/** The same disk for every test. */
+let source = ''
+beforeAll(async () => {
+  source = join(await temporaryDirectory(), 'disk.raw')
+  await makeRawDisk(source, SIZE)
+})
+
+function importDisk(host: TestDaemon): Promise<ImageJson> {
   return host.json<ImageJson>('import', source)
 }
 
 /** Starts a fetch and resolves as soon as `bytes` have arrived; the fetch goes on. */
-async function fetchUntil(host: TestDaemon, narHash: string, bytes: number): Promise<{ result: Promise<ImageJson> }> {
+async function fetchUntil(host: TestDaemon, narHash: string, bytes: number, name?: string): Promise<{ result: Promise<ImageJson> }> {
   const { promise, resolve, reject } = Promise.withResolvers<undefined>()
-  const result = host.client.fetch({ ref: narHash }, { onProgress: progress => { if (progress.phase === 'receiving' && progress.bytes >= bytes) resolve(undefined) } })
+  const result = host.client.fetch({ ref: narHash, ...(name !== undefined && { name }) }, { onProgress: progress => { if (progress.phase === 'receiving' && progress.bytes >= bytes) resolve(undefined) } })
   result.then(() => { resolve(undefined) }, reject)
   await promise
   // Whoever cares awaits the result; a daemon that is killed ends it with an error.
@@ -34,15 +40,14 @@ function startOffsets({ journal }: ImageDetailsJson): number[] {
 describe('an image that is not proven yet', () => {
   it('has no path anywhere, no file in sight, and is neither announced nor served', async () => {
     const [a, b, c] = await startFleet(3, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '1' } })
-    if (a === undefined || b === undefined || c === undefined) throw new Error('no fleet')
     const { narHash } = await importDisk(a)
-    await fetchUntil(b, narHash, 16 * MIB)
+    await fetchUntil(b, narHash, 16 * MIB, 'it')
     await a.kill('SIGKILL')
     const shown = await b.json<ImageDetailsJson>('show', narHash)
     expect(['wanted', 'receiving']).toContain(shown.state)
     expect(shown.path).toBeNull()
     expect(JSON.stringify(await b.json('list'))).not.toContain(b.dataDir)
-    expect((await b.run('list')).stdout).not.toContain(b.dataDir)
+    for (const args of [['list'], ['show', 'it'], ['show', 'it', '--json'], ['transfers', '--json']]) expect((await b.run(...args)).stdout).not.toContain(b.dataDir)
     expect(await readdir(join(b.dataDir, 'images'))).toEqual([])
     expect(await readdir(join(b.dataDir, 'by-name'))).toEqual([])
     expect((await b.run('export', narHash, join(b.dir, 'out'), '--json')).exitCode).toBe(1)
@@ -50,10 +55,28 @@ describe('an image that is not proven yet', () => {
   })
 })
 
+describe('an image that waits for its verdict', () => {
+  it('is as far out of reach, and whoever asks for it finds nobody', async () => {
+    const [a, b] = await startFleet(2)
+    const { narHash } = await importDisk(a)
+    const looks: Promise<ImageDetailsJson>[] = []
+    const inSight: string[][] = []
+    const look = ({ phase }: { phase: string }): void => {
+      if (phase !== 'verifying') return
+      inSight.push([...readdirSync(join(b.dataDir, 'by-name')), ...readdirSync(join(b.dataDir, 'images'))])
+      looks.push(b.client.show(narHash))
+    }
+    await b.client.fetch({ ref: narHash, name: 'it' }, { onProgress: look })
+    const shown = await Promise.all(looks)
+    expect(shown.map(({ state }) => state)).toContain('quarantined')
+    for (const { state, path } of shown) if (state !== 'verified') expect(path).toBeNull()
+    expect(inSight[0]).toEqual([])
+  })
+})
+
 describe('a provider that is killed in the middle', () => {
   it('is followed by another one at the byte that was reached', async () => {
     const [a, b, c] = await startFleet(3)
-    if (a === undefined || b === undefined || c === undefined) throw new Error('no fleet')
     const { narHash, narSize } = await importDisk(a)
     await b.json('fetch', narHash)
     const { result } = await fetchUntil(c, narHash, 64 * MIB)
@@ -69,7 +92,6 @@ describe('a provider that is killed in the middle', () => {
 
   it('leaves an image that goes on by itself when it comes back', async () => {
     const [a, b] = await startFleet(2, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '1' } })
-    if (a === undefined || b === undefined) throw new Error('no fleet')
     const { narHash } = await importDisk(a)
     const { result } = await fetchUntil(b, narHash, 128 * MIB)
     await a.kill('SIGKILL')
@@ -91,7 +113,7 @@ describe('a receiver that is killed in the middle', () => {
     const a = await TestDaemon.start()
     let b = await TestDaemon.start({ bootstrap: [a] })
     await b.untilPeers(1)
-    const image = await importDisk(a, 1024 * MIB)
+    const image = await importDisk(a)
     for (const percent of [10, 25, 40, 55, 70]) {
       await fetchUntil(b, image.narHash, (image.narSize ?? 0) * percent / 100)
       await b.kill('SIGKILL')
@@ -106,7 +128,7 @@ describe('a receiver that is killed in the middle', () => {
     const offsets = startOffsets(await b.json<ImageDetailsJson>('show', image.narHash))
     expect(offsets).toHaveLength(6)
     expect(offsets).toEqual(offsets.toSorted((x, y) => x - y))
-    expect(offsets.at(-1)).toBeGreaterThan(512 * MIB)
+    expect(offsets.at(-1)).toBeGreaterThanOrEqual(256 * MIB)
   })
 
   it('and by a stop, goes on after the start', async () => {

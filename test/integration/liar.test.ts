@@ -29,7 +29,6 @@ async function importDisk(host: TestDaemon): Promise<ImageJson> {
 describe('a provider that serves one wrong byte', () => {
   it('is named in the evidence of an image that stays out of reach', async () => {
     const [liar, host, other] = await startFleet(3, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '2' } })
-    if (liar === undefined || host === undefined || other === undefined) throw new Error('no fleet')
     const image = await importDisk(liar)
     await damage(liar, image)
 
@@ -45,6 +44,12 @@ describe('a provider that serves one wrong byte', () => {
     expect(NarHash.parse(judge?.found ?? '').toSri()).not.toBe(image.narHash)
     expect(evidence?.peers).toEqual([expect.objectContaining({ peerId: liar.peerId, outcome: 'lied' })])
 
+    // No path in any output, and no way to it.
+    for (const args of [['list'], ['show', 'bad'], ['list', '--json'], ['show', 'bad', '--json'], ['transfers', '--json']]) {
+      const { stdout: printed } = await host.run(...args)
+      expect(printed).not.toContain(host.dataDir)
+    }
+    expect((await host.run('export', 'bad', join(host.dir, 'out'), '--json')).exitCode).toBe(1)
     expect(await readdir(join(host.dataDir, 'images'))).toEqual([])
     expect(await readdir(join(host.dataDir, 'by-name'))).toEqual([])
     await liar.kill('SIGKILL')
@@ -54,7 +59,6 @@ describe('a provider that serves one wrong byte', () => {
 
   it('is found out when an honest one has the image as well', async () => {
     const [liar, honest, host] = await startFleet(3, { env: { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '10' } })
-    if (liar === undefined || honest === undefined || host === undefined) throw new Error('no fleet')
     const image = await importDisk(liar)
     await honest.json('fetch', image.narHash)
     await damage(liar, image)

@@ -16,7 +16,6 @@ describe('resident memory', () => {
     const source = join(await temporaryDirectory(), 'disk.raw')
     await makeRawDisk(source, 1024 * MIB)
     const [a, b] = await startFleet(2)
-    if (a === undefined || b === undefined) throw new Error('no fleet')
     const image = await a.json<ImageJson>('import', source)
 
     const staller = await createNode({ logger: silentLogger, source: { describe: () => Promise.resolve(undefined), read: () => { throw new Error('nothing here') } } }, { listen: ['/ip4/127.0.0.1/tcp/0'], bootstrap: a.addresses })
