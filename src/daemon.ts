@@ -6,6 +6,7 @@ import { createControlServer } from './control/server.ts'
 import { fromSystemError, messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
 import { NixCommand } from './nix/command.ts'
+import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
 import { FLEET_KEY_BYTES } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
@@ -20,6 +21,7 @@ import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { resumeWork } from './tasks/resume.ts'
 import { createImageSource } from './tasks/serve.ts'
+import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
 /** What a person is told once the daemon can be used. */
@@ -64,6 +66,8 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const context: TaskContext = { catalog, content, node, nix, jobs, announcer, logger, settings: settingsOf(config) }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+
+  await reviewTrust(context)
 
   await node.start()
   stack.defer(() => node.stop())
@@ -110,8 +114,12 @@ async function readFleetKey(file: string): Promise<Uint8Array> {
   })
 }
 
-function settingsOf({ nix, fetch }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
   return {
+    trust: {
+      keys: trust.keys.map(text => parsePublicKey(text)),
+      needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
+    },
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,

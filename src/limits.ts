@@ -24,6 +24,8 @@ export const MAX_MANIFEST_BYTES = 128 * MIB
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */
 export const MAX_REFERENCES = 8192
+/** Other providers that are asked for the signatures that the first one lacks. */
+export const MAX_SIGNATURE_ASKS = 16
 /** Signatures of one image. */
 export const MAX_SIGNATURES = 64
 /** Bytes of an image's name; the length of a store path's name. */
@@ -95,6 +97,8 @@ export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
 export const MAX_CONTROL_ANSWER_BYTES = 64 * MIB
+/** Public keys of the configuration. */
+export const MAX_TRUSTED_KEYS = 256
 /** Bytes of the configuration file. */
 export const MAX_CONFIG_BYTES = 1 * MIB
 /** Bytes of what a Nix command may print before it is stopped. */

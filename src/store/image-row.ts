@@ -1,6 +1,8 @@
 import type { NarHash } from '../image/nar-hash.ts'
 import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
+import type { RefKind } from '../image/ref.ts'
+import type { Voucher } from '../image/voucher.ts'
 
 export const SOURCES = ['import', 'fetch'] as const
 /** How the image came to this host. */
@@ -28,6 +30,10 @@ export interface ImageRow {
   readonly state: ImageState
   readonly source: ImageSource
   readonly place: ImagePlace
+  /** How it was asked for, which decides how many signatures it needs. */
+  readonly askedBy: RefKind
+  /** Why store path, references, deriver and content address may be believed; null: they are claims of a peer. */
+  readonly vouchedBy: Voucher | null
   /** Why it is in its state; null when it is verified. */
   readonly reason: string | null
   /** For a person, for instance why Nix's metadata is absent. */

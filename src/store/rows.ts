@@ -1,6 +1,8 @@
 import { NarHash } from '../image/nar-hash.ts'
+import { REF_KINDS } from '../image/ref.ts'
 import { EVENTS, STATES } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
+import { VOUCHERS } from '../image/voucher.ts'
 import { corruptValue } from './database.ts'
 import { PLACES, SOURCES } from './image-row.ts'
 import type { ImageRow, JournalEntry } from './image-row.ts'
@@ -17,6 +19,8 @@ export interface StoredImage {
   state: string
   source: string
   place: string
+  asked_by: string
+  vouched_by: string | null
   reason: string | null
   note: string | null
   created_at: number
@@ -60,6 +64,8 @@ export function toImageRow(stored: StoredImage): ImageRow {
       state: oneOf(STATES, stored.state),
       source: oneOf(SOURCES, stored.source),
       place: oneOf(PLACES, stored.place),
+      askedBy: oneOf(REF_KINDS, stored.asked_by),
+      vouchedBy: stored.vouched_by === null ? null : oneOf(VOUCHERS, stored.vouched_by),
       reason: stored.reason,
       note: stored.note,
       createdAt: new Date(stored.created_at),

@@ -1,5 +1,7 @@
+import type { RefKind } from '../image/ref.ts'
 import type { Logger } from '../log.ts'
 import type { NixCommand } from '../nix/command.ts'
+import type { PublicKey } from '../nix/signature.ts'
 import type { P2pNode } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
@@ -18,7 +20,15 @@ export interface TaskContext {
   readonly settings: TaskSettings
 }
 
+/** Whose word this host takes, and how many of them it needs. */
+export interface TrustSettings {
+  readonly keys: readonly PublicKey[]
+  /** Different trusted keys that must have signed an image, by how it is asked for. */
+  readonly needed: Readonly<Record<RefKind, number>>
+}
+
 export interface TaskSettings {
+  readonly trust: TrustSettings
   /** Whether Nix is asked at all. */
   readonly useNix: boolean
   /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */

@@ -1,17 +1,19 @@
 import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { refText, type Ref } from '../image/ref.ts'
+import { refText, type Ref, type RefKind } from '../image/ref.ts'
 import { sealTree } from '../nar/seal.ts'
-import type { PeerShare } from '../image/verdict.ts'
+import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree } from '../verify/pipeline.ts'
 import { Attempt } from './attempt.ts'
 import { Blame } from './blame.ts'
 import type { TaskContext } from './context.ts'
+import { askForSignatures } from './ask-for-signatures.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
 import { checkName, lookUp } from './refs.ts'
 import { settle } from './settle.ts'
+import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
 import { waitFor } from './wait-for.ts'
 
 /** Times that one fetch starts over after a rejection, before it is left to the operator. */
@@ -32,12 +34,13 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const narHash = resolve(context, request.ref)
+  const { narHash, askedBy } = resolve(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
-  if (known?.state === 'verified') return known
-  const job = await joinFetch(context, narHash, request.name)
-  return waitFor(job, request)
+  if (known?.state === 'verified') return admit(context, known, askedBy)
+  const job = await joinFetch(context, { narHash, name: request.name, askedBy })
+  // It may have been fetched for another caller, who asked for it in another way.
+  return admit(context, await waitFor(job, request), askedBy)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
@@ -49,36 +52,48 @@ export function resumeFetch(context: TaskContext, narHash: NarHash): void {
   })
 }
 
-function resolve({ catalog }: TaskContext, ref: Ref): NarHash {
-  if (ref.kind === 'nar-hash') return ref.narHash
-  const known = lookUp(catalog, ref)
-  if (known !== undefined) return known.narHash
+interface Wish {
+  readonly narHash: NarHash
+  readonly name: string | undefined
+  readonly askedBy: RefKind
+}
+
+/**
+ * The NAR hash that is meant, and whose word that rests on. A name in the catalog was given by this host, so it stands
+ * for the hash as it was asked for then; that a store path has this hash may be a peer's claim.
+ */
+function resolve({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy'> {
+  if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
+  const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
+  if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
   throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, needed a NAR hash`, {
     hint: 'Ask the host that has it for the hash: `narvik show` prints it there',
   })
 }
 
 /** The fetch of the image that is under way, or a new one. */
-async function joinFetch(context: TaskContext, narHash: NarHash, name: string | undefined): Promise<Job<ImageRow>> {
+async function joinFetch(context: TaskContext, wish: Wish): Promise<Job<ImageRow>> {
+  const { narHash } = wish
   const running = context.jobs.find(narHash)
   const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
   if (running?.kind === 'fetch' || isReceiving) return running as Job<ImageRow>
   // One that only looks for providers in the background has used up some of its time: the caller gets all of it.
   if (running?.kind === 'resume') running.abort(new NarvikError('interrupted', 'Cannot go on looking: a caller asks for the image now'))
   return context.jobs.run('fetch', narHash, job => {
-    const fresh = want(context, narHash, name)
+    const fresh = want(context, wish)
     return pursue(context, job, { fresh })
   })
 }
 
 /** Puts the image into state `wanted`; says whether the catalog didn't know it before. */
-function want({ catalog }: TaskContext, narHash: NarHash, name: string | undefined): boolean {
+function want({ catalog }: TaskContext, { narHash, name, askedBy }: Wish): boolean {
   const row = catalog.get(narHash)
   if (row === undefined) {
-    catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null })
+    catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null, askedBy })
     return true
   }
   if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'fetched again on request' })
+  if (row.state !== 'verified') catalog.setAskedBy(narHash, askedBy)
   if (name !== undefined) catalog.setName(narHash, name)
   return false
 }
@@ -100,8 +115,10 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
   const blame = new Blame(context, job.narHash)
   for (let round = 1; ; round++) {
     const attempt = await receiveWhole(context, job, providers, { exclusive: round > 1 })
-    const row = await prove(context, job, attempt, blame)
+    const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
+    // Nobody sends better bytes than these, and everybody was asked for signatures.
+    if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
     if (round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
     context.catalog.transition(job.narHash, 'retry', { reason: 'another provider has it' })
@@ -138,16 +155,17 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
 }
 
 /** The same gate as for an import: what is on disk is read again and judged. */
-async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<ImageRow> {
+async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
   const { catalog, content } = context
   const { narHash, signal } = job
   const tree = content.quarantineTree(narHash)
   job.report({ phase: 'verifying', bytes: 0 })
   await sealTree(tree)
   const row = catalog.transition(narHash, 'complete', { reason: `received from ${attempt.peers.join(', ')}` })
-  const proof = await verifyTree({ tree, expected: narHash, claims: attempt.claims }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row) }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  const proof = isPolicyRefusal(first.verdict) ? await askForSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal }) : first
   job.report({ phase: 'publishing' })
-  return settle(context, row, proof, await blame.judge(attempt, proof))
+  return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
 }
 
 /** Leaves the image where the next start can take it up; one that nothing is known of yet is forgotten. */

@@ -7,13 +7,14 @@ import { sealTree } from '../nar/seal.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
 import type { Stage } from '../store/content.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import { verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
+import { judgeAgain, verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
 import { clearTheWay } from './clear-the-way.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
 import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
 import { checkName } from './refs.ts'
 import { settle } from './settle.ts'
+import { trustQuestion } from './trust.ts'
 
 export interface ImportRequest {
   /** Absolute path of a tree or store path. */
@@ -97,9 +98,15 @@ async function record(context: TaskContext, request: ImportRequest, finding: Fin
     if (known?.state === 'verified') return rename(context, known, request.name)
     if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
     await clearTheWay(context, narHash)
-    return settle(context, await quarantine(context, request, finding), finding.proof)
+    return settle(context, await quarantine(context, request, finding), await vouch(context, request.path, finding))
   })
   return job.result
+}
+
+/** Puts down what Nix said and whose signatures it has; a tree of this host needs none. */
+async function vouch({ settings }: TaskContext, path: string, { proof, measured, facts }: Finding): Promise<Proof> {
+  const trust = trustQuestion(settings.trust, metadataOf(measured, facts, null), { askedBy: 'nar-hash', local: true })
+  return judgeAgain(proof, { tree: path, trust })
 }
 
 async function quarantine({ catalog, content }: TaskContext, request: ImportRequest, { measured, facts, stage }: Finding): Promise<ImageRow> {
@@ -108,7 +115,7 @@ async function quarantine({ catalog, content }: TaskContext, request: ImportRequ
   catalog.create({ narHash, source: 'import', place: stage === null ? 'nix-store' : 'content', name, note: facts.note })
   catalog.transition(narHash, 'start', { reason: `importing ${request.path}` })
   if (stage !== null) await content.adopt(stage, narHash)
-  catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest)
+  catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest, { vouchedBy: facts.info === null ? null : 'nix' })
   return catalog.transition(narHash, 'complete', { reason: stage === null ? 'the tree stays in the Nix store' : 'copied' })
 }
 

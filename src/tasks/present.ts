@@ -2,27 +2,30 @@ import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
+import { believed } from './trust.ts'
 import type { Job, Progress } from './jobs.ts'
 import type { VerifyResult } from './verify-image.ts'
 
 /** An image as it is shown: a path only while it is verified, a reason only while it is not. */
 export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+  const { storePath, references, deriver, ca, note } = believed(row)
   return {
     narHash: row.narHash.toSri(),
     narSize: row.narSize,
     name: row.name,
     state: row.state,
     path: content.visiblePath(row),
-    storePath: row.storePath,
-    references: row.references,
-    deriver: row.deriver,
-    ca: row.ca,
+    storePath,
+    references,
+    deriver,
+    ca,
     signatures: row.signatures,
+    vouchedBy: row.vouchedBy,
     source: row.source,
     createdAt: row.createdAt.toISOString(),
     verifiedAt: row.verifiedAt?.toISOString() ?? null,
     reason: row.reason,
-    note: row.note,
+    note,
   }
 }
 

@@ -6,11 +6,14 @@ import type { ImageRow } from '../store/image-row.ts'
 
 type Lookup = Pick<Catalog, 'get' | 'getByName' | 'getByStorePath'>
 
-/** The catalog's image for a reference. */
+/** The catalog's image for a reference; by its store path only where that is more than a peer's claim. */
 export function lookUp(catalog: Lookup, ref: Ref): ImageRow | undefined {
   switch (ref.kind) {
     case 'nar-hash': return catalog.get(ref.narHash)
-    case 'store-path': return catalog.getByStorePath(ref.storePath)
+    case 'store-path': {
+      const row = catalog.getByStorePath(ref.storePath)
+      return row === undefined || row.vouchedBy === null ? undefined : row
+    }
     case 'name': return catalog.getByName(ref.name)
   }
 }

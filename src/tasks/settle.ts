@@ -15,7 +15,7 @@ export async function settle(parts: Parts, row: ImageRow, proof: Proof, evidence
   const full = { ...evidence, verdict }
   if (verdict.verdict === 'fail') return reject(parts, row, verdict.reason ?? 'verification failed', full)
   describeMeasured(parts, row, proof)
-  const pass = (): ImageRow => parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: full })
+  const pass = (): ImageRow => parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: full, vouchedBy: proof.vouchedBy })
   const verified = row.place === 'content' ? await parts.content.publishWith(row.narHash, pass) : pass()
   await expose(parts, verified)
   parts.logger.info('verified', { narHash: row.narHash.toSri(), name: row.name })

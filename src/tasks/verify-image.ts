@@ -7,6 +7,7 @@ import type { TaskContext } from './context.ts'
 import type { Job, Progress } from './jobs.ts'
 import { requireImage } from './refs.ts'
 import { settle, withdrawDamaged } from './settle.ts'
+import { trustQuestionOf } from './trust.ts'
 import { waitFor } from './wait-for.ts'
 
 export interface VerifyRequest {
@@ -47,17 +48,21 @@ async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<Verif
     throw new NarvikError('conflict', `Cannot verify ${row.narHash.toSri()}: found it ${row.state}, needed it verified or rejected`)
   }
   const proof = await proveTree(context, row, job)
-  if (row.state === 'rejected' || proof.verdict.verdict === 'pass') return { row, verdict: proof.verdict }
+  if (row.state === 'rejected') return { row, verdict: proof.verdict }
+  if (proof.verdict.verdict === 'pass') {
+    const same = row.vouchedBy === proof.vouchedBy
+    return { row: same ? row : context.catalog.setVouchedBy(row.narHash, proof.vouchedBy), verdict: proof.verdict }
+  }
   const damaged = await withdrawDamaged(context, row, proof.verdict.reason ?? 'verification failed')
   return { row: await settle(context, damaged, proof), verdict: proof.verdict }
 }
 
-async function proveTree({ content }: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+async function proveTree({ content, settings }: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
   const { narHash, narSize, manifestDigest } = row
   const tree = content.visiblePath(row) ?? (row.place === 'nix-store' ? row.storePath : null) ?? content.quarantineTree(narHash)
   const claims = narSize === null ? [] : [{ by: 'the catalog', narHash, narSize, manifestDigest }]
   job.report({ phase: 'verifying', bytes: 0, totalBytes: narSize })
-  return verifyTree({ tree, expected: narHash, claims }, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
+  return verifyTree({ tree, expected: narHash, claims, trust: trustQuestionOf(settings.trust, row) }, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
 }
 
 /**

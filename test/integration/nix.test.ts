@@ -76,6 +76,6 @@ describe('a real Nix store', () => {
 /** A directory in which `nix` is a program that misbehaves. */
 async function binDirWith(program: string): Promise<string> {
   const dir = await temporaryDirectory()
-  await symlink(new URL(`../fixtures/bin/${program}`, import.meta.url).pathname, join(dir, 'nix'))
+  await symlink(new URL(`../fixtures/bin/${program}/nix`, import.meta.url).pathname, join(dir, 'nix'))
   return dir
 }
