@@ -16,6 +16,8 @@ import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
+import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
+import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
@@ -72,6 +74,7 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
+  await checkForChanges(context)
   const stopResuming = resumeWork(context)
   stack.defer(() => jobs.stop())
   stack.defer(stopResuming)
@@ -79,6 +82,13 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   await server.start()
   stack.defer(() => server.stop())
   announcer.announceAll(catalog)
+  // Nix may take its time, and nobody need wait for it.
+  const ending = new AbortController()
+  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  stack.defer(async () => {
+    ending.abort()
+    await looking
+  })
 
   await notifySystemd('ready')
   logger.info('ready', { peerId: node.peerId, socket: config.socket })

@@ -3,6 +3,7 @@ import type { ChildProcess } from 'node:child_process'
 import { execa } from 'execa'
 import { NarvikError } from '../errors.ts'
 import { MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
+import { isRegisteredRoot } from './gc-root.ts'
 import { classifyMessage, NixError, whatNixSaid, type NixFailure } from './nix-error.ts'
 import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
@@ -32,7 +33,40 @@ export type NixProbe =
   | { readonly available: false, readonly reason: string }
 
 interface Abortable { readonly signal?: AbortSignal | undefined }
-interface RunOptions extends Abortable { readonly timeoutMs?: number | undefined }
+interface RunOptions extends Abortable {
+  readonly timeoutMs?: number | undefined
+  /** Another program than `nix` beside it. */
+  readonly program?: string
+  /** Exit codes besides 0 that are answers. */
+  readonly accepted?: readonly number[]
+}
+
+export interface VerifyPathOptions extends Abortable {
+  readonly contents?: boolean
+  readonly trust?: boolean
+  /** Public keys in place of those of nix.conf. */
+  readonly keys?: readonly string[]
+}
+
+/** What Nix found of a path; null where it was not asked. */
+export interface NixVerdict {
+  readonly intact: boolean | null
+  readonly trusted: boolean | null
+  /** What Nix said about it. */
+  readonly said: string
+}
+
+/** Bits of the exit code of `nix store verify`; 4 is for what could not be checked (nix: src/nix/verify.cc). */
+const CORRUPT = 1
+const UNTRUSTED = 2
+const VERIFY_FINDINGS = [CORRUPT, UNTRUSTED, CORRUPT | UNTRUSTED]
+
+interface Answer {
+  readonly exitCode: number
+  readonly stdout: string
+  /** On standard error. */
+  readonly said: string
+}
 
 const DEFAULTS = { queryTimeoutMs: NIX_QUERY_TIMEOUT_MS, killDelayMs: NIX_KILL_DELAY_MS, maxOutputBytes: MAX_NIX_OUTPUT_BYTES }
 
@@ -104,6 +138,41 @@ export class NixCommand {
     throw new NixError('bad-output', `Cannot add ${path} to the Nix store: found ${quote(answer)} as the answer of nix store add-path, needed a store path in ${this.storeDir} with the name ${name}`)
   }
 
+  /**
+   * Makes `link` a link to a valid path of the store, and has Nix register it as an indirect root: while the link is
+   * there, the path and all that it refers to stay. Through the daemon it needs no privileges. Nix makes what it is asked
+   * to protect where that is missing: so nothing is looked for elsewhere, and no derivation is taken, which would be built.
+   */
+  async addRoot(link: string, path: string, options: Abortable = {}): Promise<void> {
+    parseStorePath(path, this.storeDir)
+    if (path.endsWith('.drv')) throw new NarvikError('invalid-argument', `Cannot protect ${path}: found a derivation, which Nix would build, needed any other store path`)
+    await this.#needStore(`protect ${path}`)
+    const args = ['--add-root', link, '--indirect', '--realise', path, '--option', 'substitute', 'false']
+    await this.#run(args, { ...options, program: 'nix-store', timeoutMs: this.#init.queryTimeoutMs })
+    if (!await this.hasRoot(link) && this.#location.stateDir !== null) throw new NixError('bad-output', `Cannot protect ${path}: found no registration of ${link} after nix-store --add-root, needed one`)
+  }
+
+  /** Whether Nix knows a link as a root. */
+  async hasRoot(link: string): Promise<boolean> {
+    return await isRegisteredRoot(this.#location, link)
+  }
+
+  /**
+   * Has Nix check a valid path, as `nix store verify` does: its contents against the hash that the store has for it, and
+   * whether it is trusted. Reads all of it.
+   * @throws NixError `not-valid` where the store has no such path.
+   */
+  async verify(path: string, { signal, contents = true, trust = true, keys }: VerifyPathOptions = {}): Promise<NixVerdict> {
+    parseStorePath(path, this.storeDir)
+    await this.#needStore(`verify ${path}`)
+    await this.#knownVersion({ signal })
+    const asked = [...contents ? [] : ['--no-contents'], ...trust ? [] : ['--no-trust'], ...keys === undefined ? [] : ['--option', 'trusted-public-keys', keys.join(' ')]]
+    const derivation = path.endsWith('.drv') ? ['--derivation'] : []
+    const answer = await this.#ask(['store', 'verify', '--option', 'substitute', 'false', ...asked, ...derivation, path], { signal, accepted: VERIFY_FINDINGS })
+    const found = (bit: number): boolean => (answer.exitCode & bit) !== 0
+    return { intact: contents ? !found(CORRUPT) : null, trusted: trust ? !found(UNTRUSTED) : null, said: answer.said }
+  }
+
   /** Whether this user can add paths: to the store itself, or through its daemon. */
   async canWriteStore(options: Abortable = {}): Promise<boolean> {
     if (!await storeExists(this.#location) || !await mayWrite(this.#location, this.#env['NIX_DAEMON_SOCKET_PATH'])) return false
@@ -114,6 +183,10 @@ export class NixCommand {
       if (error instanceof NixError) return false
       throw error
     }
+  }
+
+  #sibling(program: string): string {
+    return this.#init.binDir === undefined ? program : resolve(this.#init.binDir, program)
   }
 
   async #needStore(action: string): Promise<void> {
@@ -146,16 +219,20 @@ export class NixCommand {
     }
   }
 
-  async #run(args: readonly string[], { signal, timeoutMs }: RunOptions): Promise<string> {
+  async #run(args: readonly string[], options: RunOptions): Promise<string> {
+    return (await this.#ask(args, options)).stdout
+  }
+
+  async #ask(args: readonly string[], { signal, timeoutMs, program, accepted = [] }: RunOptions): Promise<Answer> {
     const store = this.#init.store === undefined || args[0] === '--version' ? [] : ['--store', this.#init.store]
-    const command = `nix ${args.slice(0, args[0] === 'store' ? 2 : 1).join(' ')}`
+    const command = `${program ?? 'nix'} ${args.slice(0, args[0] === 'store' ? 2 : 1).join(' ')}`
     // What takes as long as the tree is large must not keep short questions waiting.
     const slots = timeoutMs === undefined ? this.#additions : this.#queries
     return await slots.run(async () => {
       const started = performance.now()
       try {
         const { killDelayMs, maxOutputBytes } = this.#init
-        return await execute({ program: this.#program, args: [...args, ...store], command, env: this.#env, killDelayMs, maxOutputBytes, timeoutMs, signal })
+        return await execute({ program: program === undefined ? this.#program : this.#sibling(program), accepted, args: [...args, ...store], command, env: this.#env, killDelayMs, maxOutputBytes, timeoutMs, signal })
       } finally {
         this.#logger.debug('Nix command ended', { command, arguments: args.length, milliseconds: Math.round(performance.now() - started) })
       }
@@ -195,6 +272,7 @@ function checkAnswer(asked: readonly string[], infos: Map<string, NixPathInfo | 
 interface Execution extends RunOptions {
   readonly program: string
   readonly args: readonly string[]
+  readonly accepted: readonly number[]
   /** As a person would say it. */
   readonly command: string
   readonly env: Readonly<Record<string, string | undefined>>
@@ -205,7 +283,7 @@ interface Execution extends RunOptions {
 const GIVE_UP_MS = 1000
 
 /** Runs a program in a process group of its own and returns what it wrote, however it behaves. */
-async function execute(execution: Execution): Promise<string> {
+async function execute(execution: Execution): Promise<Answer> {
   const { program, args, env, killDelayMs, maxOutputBytes, timeoutMs, signal } = execution
   signal?.throwIfAborted()
   const stop = new AbortController()
@@ -260,7 +338,7 @@ interface ExecutionResult {
   readonly cause?: unknown
 }
 
-function answerOf(result: ExecutionResult, { command, program, maxOutputBytes }: Execution): string {
+function answerOf(result: ExecutionResult, { command, program, maxOutputBytes, accepted }: Execution): Answer {
   const fail = (kind: NixFailure, found: string, needed: string): NixError => new NixError(kind, `Cannot run ${command}: found ${found}, needed ${needed}`, { cause: result.cause })
   if (result.isMaxBuffer) throw fail('bad-output', `more than ${maxOutputBytes} bytes of output`, 'less')
   if (result.code === 'ENOENT') throw fail('missing', `no program ${program}`, 'Nix')
@@ -268,9 +346,10 @@ function answerOf(result: ExecutionResult, { command, program, maxOutputBytes }:
   if (result.code !== undefined) throw fail('failed', `the system error ${result.code}`, `to start ${program}`)
   const said = whatNixSaid(Buffer.from(result.stderr).toString('utf8'))
   if (result.signal !== undefined) throw fail('killed', `that ${result.signal} ended it (it said: ${said})`, 'an answer')
-  if (result.exitCode !== 0) throw fail(classifyMessage(said), `exit code ${result.exitCode ?? 'unknown'} and ${said}`, 'an answer')
+  const exitCode = result.exitCode ?? -1
+  if (exitCode !== 0 && !accepted.includes(exitCode)) throw fail(classifyMessage(said), `exit code ${result.exitCode ?? 'unknown'} and ${said}`, 'an answer')
   try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(result.stdout)
+    return { exitCode, said, stdout: new TextDecoder('utf-8', { fatal: true }).decode(result.stdout) }
   } catch {
     throw fail('bad-output', 'bytes that are not UTF-8', 'text')
   }

@@ -32,6 +32,8 @@ export interface TransitionDetails {
   readonly evidence?: Evidence
   /** Who vouches for the store path from now on; where absent, that stays as it is. */
   readonly vouchedBy?: Voucher | null
+  /** The newest change time in the tree before it was proven; where absent, that stays as it is. */
+  readonly newestChange?: number | null
 }
 
 export interface Description {
@@ -180,6 +182,7 @@ export class Catalog {
         narHash: narHash.bytes, state: to, reason: verified ? null : details.reason, verifiedAt: verified ? this.#now().getTime() : null,
       })
       if (details.vouchedBy !== undefined) this.#sql.setVouchedBy.run({ narHash: narHash.bytes, vouchedBy: details.vouchedBy })
+      if (details.newestChange !== undefined) this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange: details.newestChange })
       if (event === 'retry') this.#sql.setOrigin.run({ narHash: narHash.bytes, source: 'fetch', place: 'content' })
       return this.#require(narHash, event)
     })
@@ -190,6 +193,15 @@ export class Catalog {
     return this.#write(`note how ${narHash.toSri()} is asked for`, () => {
       this.#require(narHash, 'note')
       this.#sql.setAskedBy.run({ narHash: narHash.bytes, askedBy })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Puts down that a verified image was proven again while its tree was as new as this. */
+  setNewestChange(narHash: NarHash, newestChange: number | null): ImageRow {
+    return this.#write(`note the state of ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange })
       return this.#require(narHash, 'note')
     })
   }

@@ -34,6 +34,8 @@ export interface ImageRow {
   readonly askedBy: RefKind
   /** Why store path, references, deriver and content address may be believed; null: they are claims of a peer. */
   readonly vouchedBy: Voucher | null
+  /** The newest change time of its tree when it was proven, in microseconds; null where that is not in the Nix store. */
+  readonly newestChange: number | null
   /** Why it is in its state; null when it is verified. */
   readonly reason: string | null
   /** For a person, for instance why Nix's metadata is absent. */

@@ -21,6 +21,7 @@ export interface StoredImage {
   place: string
   asked_by: string
   vouched_by: string | null
+  newest_change: number | null
   reason: string | null
   note: string | null
   created_at: number
@@ -66,6 +67,7 @@ export function toImageRow(stored: StoredImage): ImageRow {
       place: oneOf(PLACES, stored.place),
       askedBy: oneOf(REF_KINDS, stored.asked_by),
       vouchedBy: stored.vouched_by === null ? null : oneOf(VOUCHERS, stored.vouched_by),
+      newestChange: stored.newest_change,
       reason: stored.reason,
       note: stored.note,
       createdAt: new Date(stored.created_at),

@@ -11,6 +11,7 @@ import { judgeAgain, verifyTree, type Measurement, type Proof } from '../verify/
 import { clearTheWay } from './clear-the-way.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
+import { alignRoot, protect } from './gc-roots.ts'
 import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
 import { checkName } from './refs.ts'
 import { settle } from './settle.ts'
@@ -35,7 +36,7 @@ export async function importImage(context: TaskContext, request: ImportRequest):
   if (facts.info !== null) return importInPlace(context, request, facts.info, facts)
   const added = await addToStore(context, path, listing, request.signal)
   if (added !== null) return importInPlace(context, request, added, { info: added, note: null })
-  return importCopy(context, request, path, facts.note)
+  return importCopy(context, request, path, facts)
 }
 
 /** A link into the store, such as `result`, stands for the store path, as it does for Nix; any other link is a tree. */
@@ -51,30 +52,43 @@ async function resolveSource({ nix }: TaskContext, path: string): Promise<string
   }
 }
 
-async function importInPlace(context: TaskContext, request: ImportRequest, { path }: NixPathInfo, facts: NixFacts): Promise<ImageRow> {
-  const proof = await prove(request, path)
-  const measured = requireMeasurement(proof, path)
-  const checked = checkFacts(facts, measured)
-  // A store path that Nix is wrong about may change or go at any time: what was found of it is kept as a copy.
-  if (checked.info === null) return importCopy(context, request, path, checked.note)
-  return record(context, request, { proof, measured, facts: checked, stage: null })
+async function importInPlace(context: TaskContext, request: ImportRequest, info: NixPathInfo, facts: NixFacts): Promise<ImageRow> {
+  const { path, narHash } = info
+  // Nix would build a derivation to protect it; it is a small file, so that it is copied.
+  if (path.endsWith('.drv')) return importCopy(context, request, path, facts)
+  const note = isInPlace(context.catalog.get(narHash)) ? null : await protect(context, narHash, path, request.signal)
+  try {
+    const proof = await prove(request, path, { alterable: true })
+    const measured = requireMeasurement(proof, path)
+    const checked = checkFacts(facts, measured)
+    // A store path that Nix is wrong about may change or go at any time: what was found of it is kept as a copy.
+    if (checked.info === null) return await importCopy(context, request, path, checked)
+    return await record(context, request, { proof, measured, facts: { ...checked, note: checked.note ?? note }, stage: null })
+  } finally {
+    // The image may be another than Nix said, or be here already in another place.
+    await alignRoot(context, narHash)
+  }
 }
 
-async function importCopy(context: TaskContext, request: ImportRequest, path: string, note: string | null): Promise<ImageRow> {
+function isInPlace(row: ImageRow | undefined): boolean {
+  return row?.state === 'verified' && row.place === 'nix-store'
+}
+
+async function importCopy(context: TaskContext, request: ImportRequest, path: string, facts: NixFacts): Promise<ImageRow> {
   const stage = await context.content.stage()
   try {
     await copyTree(path, stage.tree, { ...signalOf(request), onProgress: bytes => { report(request, 'copying', bytes) } })
     await sealTree(stage.tree)
     const proof = await prove(request, stage.tree)
     const measured = requireMeasurement(proof, path)
-    return await record(context, request, { proof, measured, facts: { info: null, note }, stage })
+    return await record(context, request, { proof, measured, facts: checkFacts(facts, measured), stage })
   } finally {
     await context.content.discardStage(stage)
   }
 }
 
-async function prove(request: ImportRequest, tree: string): Promise<Proof> {
-  return verifyTree({ tree, expected: null, claims: [] }, { ...signalOf(request), onProgress: bytes => { report(request, 'hashing', bytes) } })
+async function prove(request: ImportRequest, tree: string, { alterable = false } = {}): Promise<Proof> {
+  return verifyTree({ tree, expected: null, claims: [], alterable }, { ...signalOf(request), onProgress: bytes => { report(request, 'hashing', bytes) } })
 }
 
 function requireMeasurement({ measured, verdict }: Proof, path: string): Measurement {

@@ -13,6 +13,11 @@ export interface NixFacts {
   readonly note: string | null
 }
 
+/** `answered`: whether Nix said so itself, rather than that it was not asked or failed. */
+export interface NixAnswer extends NixFacts {
+  readonly answered: boolean
+}
+
 type Parts = Pick<TaskContext, 'nix' | 'settings' | 'logger'>
 
 /** Whether a path is directly in the store directory, and has the form of a store path. */
@@ -21,16 +26,16 @@ export function isStorePath(nix: TaskContext['nix'], path: string): boolean {
 }
 
 /** Asks Nix about a path in its store. However Nix fails, the answer is a note, because an import goes on without. */
-export async function askNix({ nix, settings, logger }: Parts, path: string, signal: AbortSignal | undefined): Promise<NixFacts> {
-  if (!isStorePath(nix, path)) return { info: null, note: null }
-  if (!settings.useNix) return { info: null, note: 'Nix was not asked: it is turned off in the config' }
+export async function askNix({ nix, settings, logger }: Parts, path: string, signal: AbortSignal | undefined): Promise<NixAnswer> {
+  if (!isStorePath(nix, path)) return { info: null, note: null, answered: false }
+  if (!settings.useNix) return { info: null, note: 'Nix was not asked: it is turned off in the config', answered: false }
   try {
     const info = (await nix.pathInfo([path], signal === undefined ? {} : { signal })).get(path) ?? null
-    return { info, note: info === null ? 'Nix says that the path is not valid in its store' : null }
+    return { info, answered: true, note: info === null ? 'Nix says that the path is not valid in its store' : null }
   } catch (error) {
     if (signal?.aborted === true) throw error
     logger.warn('cannot ask Nix', { path, reason: messageOf(error) })
-    return { info: null, note: messageOf(error) }
+    return { info: null, note: messageOf(error), answered: false }
   }
 }
 

@@ -5,6 +5,7 @@ import type { NarHash } from '../image/nar-hash.ts'
 import type { StageResult, Verdict } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
 import { hashTree } from '../nar/hash-tree.ts'
+import { newestChange } from '../nar/newest-change.ts'
 import { judgeTrust, type TrustQuestion } from './trust.ts'
 
 /** What somebody says of an image: a peer, its record in the DHT, Nix, the manifest. */
@@ -24,6 +25,8 @@ export interface Subject {
   readonly claims: readonly Claim[]
   /** Where the policy of this host has a say; without it nothing needs a signature and no store path is believed. */
   readonly trust?: TrustQuestion
+  /** Whether others may alter the tree: then the proof says how new it was before it was read. */
+  readonly alterable?: boolean
   /** Whether the Nix store of this host has the tree, where it is one of its own; absent where it is not, or was not asked. */
   readonly registered?: boolean
 }
@@ -39,6 +42,8 @@ export interface Measurement {
 export interface Proof {
   readonly verdict: Verdict
   readonly measured: Measurement | null
+  /** The newest change time of the tree before it was read, in microseconds; null where it is not alterable. */
+  readonly newestChange: number | null
   /** Why the store path that it is said to have may be believed; null: it is a claim, or there is none. */
   readonly vouchedBy: Voucher | null
 }
@@ -72,13 +77,13 @@ const STAGES: readonly (readonly [string, Stage])[] = [
  */
 export async function verifyTree(subject: Subject, options: VerifyOptions = {}): Promise<Proof> {
   const started = performance.now()
-  const read = await measure(subject.tree, options)
+  const { read, newestChange } = await readTree(subject, options)
   const milliseconds = elapsed(started)
-  if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null, vouchedBy: null }
+  if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null, newestChange: null, vouchedBy: null }
   const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks`, milliseconds }
   const results = STAGES.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
   const { result, vouchedBy } = await judgeSignatures(subject, read.measurement, options)
-  return { verdict: conclude([shape, ...results, ...result]), measured: read.measurement, vouchedBy }
+  return { verdict: conclude([shape, ...results, ...result]), measured: read.measurement, newestChange, vouchedBy }
 }
 
 /** Judges a proof anew by what somebody else says of the image's store path; the tree is not read again. */
@@ -95,6 +100,12 @@ async function judgeSignatures({ tree, trust }: Subject, { narHash, narSize }: M
   const started = performance.now()
   const { vouchedBy, ...outcome } = await judgeTrust(trust, { tree, narHash, narSize }, signal === undefined ? {} : { signal })
   return { result: [{ stage: 'signatures', ...outcome, milliseconds: elapsed(started) }], vouchedBy }
+}
+
+async function readTree({ tree, alterable = false }: Subject, options: VerifyOptions): Promise<{ read: Awaited<ReturnType<typeof measure>>, newestChange: number | null }> {
+  // A tree that is gone is for `measure` to tell.
+  const before = alterable ? await newestChange(tree).catch(() => null) : null
+  return { read: await measure(tree, options), newestChange: before }
 }
 
 async function measure(tree: string, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number } | string> {
