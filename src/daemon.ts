@@ -21,6 +21,7 @@ import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
+import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
 import { createImageSource } from './tasks/serve.ts'
 import { reviewTrust } from './tasks/trust.ts'
@@ -65,7 +66,7 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
 
   const jobs = new Jobs()
   const announcer = new Announcer({ router: node.router, logger })
-  const context: TaskContext = { catalog, content, node, nix, jobs, announcer, logger, settings: settingsOf(config) }
+  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 

@@ -111,6 +111,10 @@ export const NIX_KILL_DELAY_MS = 2 * SECOND
 export const MAX_NIX_PROCESSES = 4
 /** Nix commands that copy a tree into the store, running at once: the disk is what they wait for. */
 export const MAX_NIX_ADDITIONS = 2
+/** Store paths of which the catalog remembers what Nix said: more than most stores have, in about 50 MB. */
+export const MAX_KNOWN_PATHS = 100_000
+/** Milliseconds for which a change of Nix's database must be past before an answer is remembered: its time has a grain. */
+export const NIX_SETTLE_MS = 100
 /** Store paths that one Nix command is asked about: 200 KiB of arguments at most, far below what a kernel takes. */
 export const MAX_PATHS_PER_NIX_COMMAND = 512
 

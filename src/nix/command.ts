@@ -9,6 +9,7 @@ import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
 import { Slots } from './slots.ts'
 import { locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
+import { stampOf } from './store-stamp.ts'
 import { isStoreName, parseStorePath, tryParseStorePath } from './store-path.ts'
 import { hasJsonFormat, isSupported, parseNixVersion, type NixFlavour, type NixVersion } from './version.ts'
 import type { Logger } from '../log.ts'
@@ -37,8 +38,8 @@ interface RunOptions extends Abortable {
   readonly timeoutMs?: number | undefined
   /** Another program than `nix` beside it. */
   readonly program?: string
-  /** Exit codes besides 0 that are answers. */
-  readonly accepted?: readonly number[]
+  /** Whether an exit code other than 0 is an answer. */
+  readonly accepted?: (exitCode: number, said: string) => boolean
 }
 
 export interface VerifyPathOptions extends Abortable {
@@ -59,7 +60,10 @@ export interface NixVerdict {
 /** Bits of the exit code of `nix store verify`; 4 is for what could not be checked (nix: src/nix/verify.cc). */
 const CORRUPT = 1
 const UNTRUSTED = 2
-const VERIFY_FINDINGS = [CORRUPT, UNTRUSTED, CORRUPT | UNTRUSTED]
+/** Whatever else goes wrong ends with 1 as well: only what Nix says tells a corrupt path from a Nix that failed. */
+function isVerifyFinding(exitCode: number, said: string): boolean {
+  return exitCode === UNTRUSTED || ((exitCode === CORRUPT || exitCode === (CORRUPT | UNTRUSTED)) && said.includes('was modified'))
+}
 
 interface Answer {
   readonly exitCode: number
@@ -125,6 +129,14 @@ export class NixCommand {
   }
 
   /**
+   * While it is the same, Nix would say the same of a path; null where that can't be told, so that Nix has to be asked.
+   * Starts no process.
+   */
+  stamp(path: string): string | null {
+    return stampOf(this.#location, parseStorePath(path, this.storeDir).baseName)
+  }
+
+  /**
    * Copies a tree into the store, as `nix store add-path` does.
    * @returns the store path.
    */
@@ -168,7 +180,7 @@ export class NixCommand {
     await this.#knownVersion({ signal })
     const asked = [...contents ? [] : ['--no-contents'], ...trust ? [] : ['--no-trust'], ...keys === undefined ? [] : ['--option', 'trusted-public-keys', keys.join(' ')]]
     const derivation = path.endsWith('.drv') ? ['--derivation'] : []
-    const answer = await this.#ask(['store', 'verify', '--option', 'substitute', 'false', ...asked, ...derivation, path], { signal, accepted: VERIFY_FINDINGS })
+    const answer = await this.#ask(['store', 'verify', '--option', 'substitute', 'false', ...asked, ...derivation, path], { signal, accepted: isVerifyFinding })
     const found = (bit: number): boolean => (answer.exitCode & bit) !== 0
     return { intact: contents ? !found(CORRUPT) : null, trusted: trust ? !found(UNTRUSTED) : null, said: answer.said }
   }
@@ -223,7 +235,7 @@ export class NixCommand {
     return (await this.#ask(args, options)).stdout
   }
 
-  async #ask(args: readonly string[], { signal, timeoutMs, program, accepted = [] }: RunOptions): Promise<Answer> {
+  async #ask(args: readonly string[], { signal, timeoutMs, program, accepted = () => false }: RunOptions): Promise<Answer> {
     const store = this.#init.store === undefined || args[0] === '--version' ? [] : ['--store', this.#init.store]
     const command = `${program ?? 'nix'} ${args.slice(0, args[0] === 'store' ? 2 : 1).join(' ')}`
     // What takes as long as the tree is large must not keep short questions waiting.
@@ -272,7 +284,7 @@ function checkAnswer(asked: readonly string[], infos: Map<string, NixPathInfo | 
 interface Execution extends RunOptions {
   readonly program: string
   readonly args: readonly string[]
-  readonly accepted: readonly number[]
+  readonly accepted: (exitCode: number, said: string) => boolean
   /** As a person would say it. */
   readonly command: string
   readonly env: Readonly<Record<string, string | undefined>>
@@ -347,7 +359,7 @@ function answerOf(result: ExecutionResult, { command, program, maxOutputBytes, a
   const said = whatNixSaid(Buffer.from(result.stderr).toString('utf8'))
   if (result.signal !== undefined) throw fail('killed', `that ${result.signal} ended it (it said: ${said})`, 'an answer')
   const exitCode = result.exitCode ?? -1
-  if (exitCode !== 0 && !accepted.includes(exitCode)) throw fail(classifyMessage(said), `exit code ${result.exitCode ?? 'unknown'} and ${said}`, 'an answer')
+  if (exitCode !== 0 && !accepted(exitCode, said)) throw fail(classifyMessage(said), `exit code ${result.exitCode ?? 'unknown'} and ${said}`, 'an answer')
   try {
     return { exitCode, said, stdout: new TextDecoder('utf-8', { fatal: true }).decode(result.stdout) }
   } catch {

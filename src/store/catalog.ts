@@ -10,6 +10,7 @@ import type { Voucher } from '../image/voucher.ts'
 import { fromSqliteError, openDatabase } from './database.ts'
 import type { Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent } from './image-row.ts'
+import { KnownPaths } from './known-paths.ts'
 import { toImageRow, toJournalEntry } from './rows.ts'
 import { prepareStatements } from './statements.ts'
 import type { Statements } from './statements.ts'
@@ -60,6 +61,8 @@ interface Step {
  * where the disk fails; nothing is half written then.
  */
 export class Catalog {
+  /** What Nix has said of store paths. */
+  readonly knownPaths: KnownPaths
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -67,6 +70,7 @@ export class Catalog {
   private constructor(database: Database, now: () => Date) {
     this.#database = database
     this.#sql = prepareStatements(database)
+    this.knownPaths = new KnownPaths(database, now)
     this.#now = now
   }
 

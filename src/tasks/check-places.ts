@@ -25,11 +25,11 @@ export async function checkForChanges(context: TaskContext): Promise<void> {
 
 /** Asks Nix whether the paths of all images in its store are still valid; those that are not will not stay. */
 export async function checkRegistrations(context: TaskContext, signal: AbortSignal): Promise<void> {
-  const { nix, settings, logger } = context
+  const { pathInfos, settings, logger } = context
   if (!settings.useNix) return
   const rows = new Map(inPlace(context).map(row => [row.storePath ?? '', row]))
   try {
-    for (const [path, info] of await nix.pathInfo([...rows.keys()], { signal })) {
+    for (const [path, info] of await pathInfos.get([...rows.keys()], { signal })) {
       const row = rows.get(path)
       if (row === undefined || info?.narHash.equals(row.narHash) === true) continue
       handleDamage(context, row, info === null ? `Nix does not have ${path} any more` : `Nix has another image as ${path} now: ${info.narHash.toSri()}`)

@@ -7,6 +7,7 @@ import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
 import type { Jobs } from './jobs.ts'
+import type { PathInfos } from './path-infos.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
 export interface TaskContext {
@@ -14,6 +15,7 @@ export interface TaskContext {
   readonly content: Content
   readonly node: P2pNode
   readonly nix: NixCommand
+  readonly pathInfos: PathInfos
   readonly jobs: Jobs
   readonly announcer: Announcer
   readonly logger: Logger
