@@ -97,7 +97,8 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
 
   const signal = await ended
   logger.info('stopping', { signal })
-  await notifySystemd('stopping')
+  // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
+  await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
   return 0
 }
 

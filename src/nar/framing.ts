@@ -49,7 +49,7 @@ export function tailLength(listing: Listing, entry: number): number {
   return paddingOf(listing.size(entry)) + nodesEnding(listing, entry) * NODE_END.length - (isLast(listing, entry) ? CLOSE_BYTES : 0)
 }
 
-/** Writes the tail of `entry` at `at`; returns the offset after it. */
+/** Writes the tail of `entry` at `at`, and a few bytes more; returns the offset after it. */
 export function writeTail(listing: Listing, entry: number, out: Buffer, at: number): number {
   let end = at + paddingOf(listing.size(entry))
   out.fill(0, at, end)
@@ -59,7 +59,7 @@ export function writeTail(listing: Listing, entry: number, out: Buffer, at: numb
   return isLast(listing, entry) ? end - CLOSE_BYTES : end
 }
 
-/** More than any head or tail is long. */
+/** More than is written for any head or tail. */
 export const MAX_FRAME_BYTES = 8192
 
 const ROOT = narString(MAGIC)

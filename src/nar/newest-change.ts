@@ -9,7 +9,7 @@ const SLASH = Buffer.from('/')
 
 /**
  * The newest change time of anything in a tree, in microseconds. The kernel sets it with each change of a file's bytes,
- * mode, owner or links, and nobody can set it back: a tree whose newest one is as it was has the bytes that it had.
+ * mode, owner or links, and it can be set back only with the clock: a tree whose newest one is as it was has the bytes that it had.
  */
 export async function newestChange(root: string): Promise<number> {
   let newest = 0

@@ -8,3 +8,12 @@ import { runTask } from './thread/pool.ts'
 export async function sealTree(root: string, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
   await runTask({ task: 'seal', root }, { signal })
 }
+
+/**
+ * Makes the tree at `root` as `nix-store --restore` leaves one: files 0644 or 0755, directories 0755; for a copy that is given away. The
+ * root comes last, so that nobody else sees a part of it. Symlinks are not followed.
+ * @throws NarvikError as `sealTree`.
+ */
+export async function openTree(root: string, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
+  await runTask({ task: 'open', root }, { signal })
+}

@@ -1,5 +1,6 @@
 import { messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import { ANNOUNCE_CONCURRENCY } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import type { ContentRouter } from '../p2p/router.ts'
 import type { Catalog } from '../store/catalog.ts'
@@ -22,12 +23,7 @@ export class Announcer {
 
   /** Announces a verified image. */
   announce(row: ImageRow): void {
-    if (row.state !== 'verified' || row.narSize === null || row.manifestDigest === null) return
-    const { narHash, narSize, manifestDigest } = row
-    this.#run(`announce ${narHash.toSri()}`, async () => {
-      const { reached } = await this.#router.announce({ narHash, narSize, manifestDigest }, { signal: this.#abort.signal })
-      this.#logger.debug('announced', { narHash: narHash.toSri(), reached })
-    })
+    this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
   }
 
   /** Takes an image back that is no longer verified here. */
@@ -35,14 +31,27 @@ export class Announcer {
     this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
   }
 
-  /** Announces all that is verified; for the start, and after a first peer has appeared. */
-  announceAll(catalog: Pick<Catalog, 'list'>): void {
-    for (const row of catalog.list({ state: 'verified' })) this.announce(row)
+  /** Announces all that is verified, a few at a time; for the start. */
+  announceAll(catalog: Pick<Catalog, 'list' | 'get'>): void {
+    const rows = catalog.list({ state: 'verified' }).values()
+    const tellRest = async (): Promise<void> => {
+      for (const { narHash } of rows) {
+        const row = catalog.get(narHash)
+        if (row !== undefined && !this.#abort.signal.aborted) await this.#tell(row)
+      }
+    }
+    for (let turn = 0; turn < ANNOUNCE_CONCURRENCY; turn++) this.#run('announce the images', tellRest)
   }
 
   async stop(): Promise<void> {
     this.#abort.abort()
     await Promise.allSettled(this.#pending)
+  }
+
+  async #tell({ narHash, narSize, manifestDigest, state }: ImageRow): Promise<void> {
+    if (state !== 'verified' || narSize === null || manifestDigest === null) return
+    const { reached } = await this.#router.announce({ narHash, narSize, manifestDigest }, { signal: this.#abort.signal })
+    this.#logger.debug('announced', { narHash: narHash.toSri(), reached })
   }
 
   #run(action: string, work: () => Promise<void>): void {

@@ -9,8 +9,8 @@ import { trustQuestion } from './trust.ts'
 interface Refused {
   readonly tree: string
   readonly proof: Proof
-  /** The peer whose word was too little. */
-  readonly voucher: string
+  /** The peer whose word was too little, where it was asked only now. */
+  readonly voucher: string | null
   readonly signal: AbortSignal
 }
 

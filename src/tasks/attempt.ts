@@ -138,6 +138,7 @@ export class Attempt {
     if (writer === undefined) return
     try {
       await this.#checkpoint(writer)
+      await this.#saving
     } finally {
       await writer.close()
     }

@@ -1,3 +1,4 @@
+import { isNarvikError } from '../errors.ts'
 import { Blake3 } from '../image/blake3.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
@@ -21,6 +22,8 @@ interface Suspect {
  */
 export class Blame {
   readonly liars = new Set<string>()
+  /** Whether what arrived was damaged on this host: no provider can help then. */
+  isHostAtFault = false
   readonly #context: TaskContext
   readonly #narHash: NarHash
   readonly #suspects: Suspect[] = []
@@ -28,6 +31,11 @@ export class Blame {
   constructor(context: TaskContext, narHash: NarHash) {
     this.#context = context
     this.#narHash = narHash
+  }
+
+  /** Whether somebody lied of whom it is not known yet who it was. */
+  get isUndecided(): boolean {
+    return this.#suspects.length > 0
   }
 
   /** Weighs one attempt by its proof; bans whoever is shown to lie and says so in the evidence. */
@@ -41,6 +49,7 @@ export class Blame {
   async #accuse(attempt: Attempt): Promise<string[]> {
     const { voucher, runs, contradiction, manifestDigest } = attempt
     const damaged = contradiction === undefined && await this.#differing(attempt, runs).then(all => all.length > 0)
+    this.isHostAtFault = damaged
     if (damaged) return ['The tree on disk differs from what was received: the disk or the memory of this host is to blame']
     const involved = new Set([voucher, ...attempt.peers, ...(contradiction === undefined ? [] : [contradiction.peerId])])
     const [only] = involved
@@ -71,9 +80,7 @@ export class Blame {
     const tree = this.#context.content.quarantineTree(this.#narHash)
     const different: Run[] = []
     for (const run of runs) {
-      const digest = new Blake3()
-      for await (const bytes of readRange(tree, layout, run.offset, run.length)) digest.update(bytes)
-      if (digest.hex() !== run.digest) different.push(run)
+      if (await digestOf(tree, layout, run) !== run.digest) different.push(run)
     }
     return different
   }
@@ -93,5 +100,17 @@ export class Blame {
   #outcome(peerId: string, verdict: 'pass' | 'fail'): PeerShare['outcome'] {
     if (this.liars.has(peerId)) return 'lied'
     return verdict === 'pass' ? 'used' : 'discarded'
+  }
+}
+
+/** The digest of a range of the tree as it is on disk; undefined where a file is gone or of another size. */
+async function digestOf(tree: string, layout: Layout, { offset, length }: Run): Promise<string | undefined> {
+  const digest = new Blake3()
+  try {
+    for await (const bytes of readRange(tree, layout, offset, length)) digest.update(bytes)
+    return digest.hex()
+  } catch (error) {
+    if (isNarvikError(error, 'changed-while-reading', 'not-found')) return undefined
+    throw error
   }
 }

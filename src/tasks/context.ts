@@ -13,9 +13,9 @@ import type { PathInfos } from './path-infos.ts'
 export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
-  readonly node: P2pNode
-  readonly nix: NixCommand
-  readonly pathInfos: PathInfos
+  readonly node: FleetNode
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'addRoot' | 'hasRoot'>
+  readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
   readonly announcer: Announcer
   readonly logger: Logger
@@ -28,6 +28,9 @@ export interface TrustSettings {
   /** Different trusted keys that must have signed an image, by how it is asked for. */
   readonly needed: Readonly<Record<RefKind, number>>
 }
+
+/** What the tasks use of the network. */
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'ban' | 'isBanned'>
 
 export interface TaskSettings {
   readonly trust: TrustSettings

@@ -2,6 +2,7 @@ import { fromSystemError, NarvikError } from '../errors.ts'
 import type { Ref } from '../image/ref.ts'
 import { copyTree } from '../nar/copy.ts'
 import { removeTree } from '../nar/remove.ts'
+import { openTree } from '../nar/seal.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
@@ -31,6 +32,7 @@ export async function exportImage(context: TaskContext, request: ExportRequest):
   try {
     const { verdict } = await verifyTree({ tree: dest, expected: row.narHash, claims: [] }, { ...options, onProgress: bytes => { report(request, row, 'verifying', bytes) } })
     if (verdict.verdict === 'fail') throw damaged(row, verdict.reason)
+    await openTree(dest, options)
     return dest
   } catch (error) {
     await removeTree(dest)

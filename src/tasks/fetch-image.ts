@@ -4,16 +4,18 @@ import { refText, type Ref, type RefKind } from '../image/ref.ts'
 import { sealTree } from '../nar/seal.ts'
 import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import { verifyTree } from '../verify/pipeline.ts'
+import { verifyTree, type Proof } from '../verify/pipeline.ts'
 import { Attempt } from './attempt.ts'
 import { Blame } from './blame.ts'
 import type { TaskContext } from './context.ts'
 import { askForSignatures } from './ask-for-signatures.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
+import { nameImage } from './name-image.ts'
 import { checkName, lookUp } from './refs.ts'
 import { settle } from './settle.ts'
 import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
+import { proveTree } from './verify-image.ts'
 import { waitFor } from './wait-for.ts'
 
 /** Times that one fetch starts over after a rejection, before it is left to the operator. */
@@ -37,16 +39,16 @@ export async function fetchImage(context: TaskContext, request: FetchRequest): P
   const { narHash, askedBy } = resolve(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
-  if (known?.state === 'verified') return admit(context, known, askedBy)
-  const job = await joinFetch(context, { narHash, name: request.name, askedBy })
+  if (known?.state === 'verified') return nameImage(context, await admit(context, known, askedBy), request.name)
+  const row = await waitForFetch(context, { narHash, name: request.name, askedBy }, request)
   // It may have been fetched for another caller, who asked for it in another way.
-  return admit(context, await waitFor(job, request), askedBy)
+  return nameImage(context, await admit(context, row, askedBy), request.name)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
 export function resumeFetch(context: TaskContext, narHash: NarHash): void {
   if (context.jobs.find(narHash) !== undefined) return
-  const job = context.jobs.start('resume', narHash, self => pursue(context, self, { fresh: false }))
+  const job = context.jobs.run('resume', narHash, self => pursue(context, self, { fresh: false }))
   job.result.catch((error: unknown) => {
     context.logger.debug('fetch waits', { narHash: narHash.toSri(), reason: messageOf(error) })
   })
@@ -71,8 +73,19 @@ function resolve({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'as
   })
 }
 
+/** Waits for the image from peers, or from an import on this host that has ended the fetch. */
+async function waitForFetch(context: TaskContext, wish: Wish, request: FetchRequest): Promise<ImageRow> {
+  try {
+    return await waitFor(joinFetch(context, wish), request)
+  } catch (error) {
+    const next = context.jobs.find(wish.narHash)
+    if (!isNarvikError(error, 'interrupted') || next?.kind !== 'import') throw error
+    return waitFor(next as Job<ImageRow>, request)
+  }
+}
+
 /** The fetch of the image that is under way, or a new one. */
-async function joinFetch(context: TaskContext, wish: Wish): Promise<Job<ImageRow>> {
+function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
   const { narHash } = wish
   const running = context.jobs.find(narHash)
   const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
@@ -92,7 +105,6 @@ function want({ catalog }: TaskContext, { narHash, name, askedBy }: Wish): boole
     catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null, askedBy })
     return true
   }
-  if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'fetched again on request' })
   if (row.state !== 'verified') catalog.setAskedBy(narHash, askedBy)
   if (name !== undefined) catalog.setName(narHash, name)
   return false
@@ -100,7 +112,7 @@ function want({ catalog }: TaskContext, { narHash, name, askedBy }: Wish): boole
 
 /** Takes the image from `wanted` to `verified`; whatever ends it early leaves the image as it can go on from. */
 async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fresh: boolean }): Promise<ImageRow> {
-  const row = context.catalog.get(job.narHash)
+  const row = await takeUp(context, job)
   if (row?.state === 'verified') return row
   const providers = new Providers(context, { narHash: job.narHash, waitMs: context.settings.providerWaitMs, signal: job.signal })
   try {
@@ -108,7 +120,46 @@ async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fres
   } catch (error) {
     await leave(context, job.narHash, { error, fresh, peers: providers.shares() })
     throw error
+  } finally {
+    providers.close()
   }
+}
+
+/** Judges what an earlier try has left in quarantine; of what was rejected for its bytes not one is used again. */
+async function takeUp(context: TaskContext, job: Job<unknown>): Promise<ImageRow | undefined> {
+  const left = context.catalog.get(job.narHash)
+  const row = left?.state === 'quarantined' ? await settle(context, left, await proveTree(context, left, job)) : left
+  if (row?.state !== 'rejected') return row
+  return await judgeAnew(context, row, job) ?? startOver(context, job.narHash, 'fetched again on request')
+}
+
+/**
+ * Asks the policy again about an image that it alone has rejected: keys, signatures or the way in which it is asked for
+ * may have changed, and its bytes are here. Undefined where it was rejected for its bytes, or they are damaged since.
+ */
+async function judgeAnew(context: TaskContext, { narHash }: ImageRow, job: Job<unknown>): Promise<ImageRow | undefined> {
+  const { catalog, content } = context
+  const verdict = catalog.journal(narHash).findLast(({ event }) => event === 'fail')?.evidence?.verdict
+  if (verdict === undefined || !isPolicyRefusal(verdict)) return undefined
+  catalog.transition(narHash, 'retry', { reason: 'fetched again on request' })
+  catalog.transition(narHash, 'start', { reason: 'its bytes are here' })
+  const row = catalog.transition(narHash, 'complete', { reason: 'only the policy was against it' })
+  const first = await proveTree(context, row, job)
+  const proof = await withSignatures(context, row, { tree: content.quarantineTree(narHash), proof: first, voucher: null, signal: job.signal })
+  const settled = await settle(context, row, proof)
+  if (settled.state === 'verified') return settled
+  if (isPolicyRefusal(proof.verdict)) throw policyRefusal(settled, settled.reason ?? 'it has too few signatures')
+  return undefined
+}
+
+function withSignatures(context: TaskContext, row: ImageRow, refused: Parameters<typeof askForSignatures>[2]): Promise<Proof> {
+  return isPolicyRefusal(refused.proof.verdict) ? askForSignatures(context, row, refused) : Promise.resolve(refused.proof)
+}
+
+/** The bytes go first: an image that is wanted goes on with those that it has. */
+async function startOver({ catalog, content }: TaskContext, narHash: NarHash, reason: string): Promise<ImageRow> {
+  await content.discard(narHash)
+  return catalog.transition(narHash, 'retry', { reason })
 }
 
 async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
@@ -120,9 +171,9 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
     // Nobody sends better bytes than these, and everybody was asked for signatures.
     if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
-    if (round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
-    context.catalog.transition(job.narHash, 'retry', { reason: 'another provider has it' })
-    await context.content.discard(job.narHash)
+    if (blame.isUndecided) providers.startOver()
+    if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
+    await startOver(context, job.narHash, 'another provider has it')
   }
 }
 
@@ -141,7 +192,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
         return attempt
       } catch (error) {
-        if (!isPeersFault(error)) throw error
+        if (!isPeersFault(error) && !await isOthersWord(error, attempt, providers)) throw error
         providers.failed(provider, messageOf(error))
         if ((attempt?.offset ?? 0) > before) providers.progressed()
         if (!exclusive || attempt === undefined) continue
@@ -163,7 +214,7 @@ async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, 
   await sealTree(tree)
   const row = catalog.transition(narHash, 'complete', { reason: `received from ${attempt.peers.join(', ')}` })
   const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row) }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
-  const proof = isPolicyRefusal(first.verdict) ? await askForSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal }) : first
+  const proof = await withSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal })
   job.report({ phase: 'publishing' })
   return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
 }
@@ -180,6 +231,11 @@ async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: {
 
 function isPeersFault(error: unknown): boolean {
   return isNarvikError(error, 'peer-failed', 'invalid-manifest', 'invalid-nar', 'too-large')
+}
+
+/** Room is asked for on the word of one peer: another one may say that less is needed. */
+async function isOthersWord(error: unknown, attempt: Attempt | undefined, providers: Providers): Promise<boolean> {
+  return isNarvikError(error, 'disk-full') && attempt === undefined && await providers.hasNext()
 }
 
 function rejection({ narHash, reason }: ImageRow): NarvikError {

@@ -13,6 +13,7 @@ import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
 import { alignRoot, protect } from './gc-roots.ts'
 import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
+import { nameImage } from './name-image.ts'
 import { checkName } from './refs.ts'
 import { settle } from './settle.ts'
 import { trustQuestion } from './trust.ts'
@@ -107,12 +108,14 @@ interface Finding {
 /** Takes the image through its states; one that is verified already stays as it is. */
 async function record(context: TaskContext, request: ImportRequest, finding: Finding): Promise<ImageRow> {
   const { narHash } = finding.measured
-  const job = await context.jobs.run('import', narHash, async () => {
+  context.jobs.abort(narHash, ['fetch', 'resume'], new NarvikError('interrupted', `Cannot go on fetching ${narHash.toSri()}: found it on this host, by an import`))
+  const job = context.jobs.run('import', narHash, async () => {
     const known = context.catalog.get(narHash)
-    if (known?.state === 'verified') return rename(context, known, request.name)
-    if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
+    if (known?.state === 'verified') return nameImage(context, known, request.name)
+    const name = request.name ?? known?.name ?? null
+    if (name !== null) checkName(context.catalog, name, narHash)
     await clearTheWay(context, narHash)
-    return settle(context, await quarantine(context, request, finding), await vouch(context, request.path, finding))
+    return settle(context, await quarantine(context, { ...request, name }, finding), await vouch(context, request.path, finding))
   })
   return job.result
 }
@@ -123,23 +126,13 @@ async function vouch({ settings }: TaskContext, path: string, { proof, measured,
   return judgeAgain(proof, { tree: path, trust })
 }
 
-async function quarantine({ catalog, content }: TaskContext, request: ImportRequest, { measured, facts, stage }: Finding): Promise<ImageRow> {
+async function quarantine({ catalog, content }: TaskContext, { path, name }: { path: string, name: string | null }, { measured, facts, stage }: Finding): Promise<ImageRow> {
   const { narHash } = measured
-  const name = request.name ?? null
   catalog.create({ narHash, source: 'import', place: stage === null ? 'nix-store' : 'content', name, note: facts.note })
-  catalog.transition(narHash, 'start', { reason: `importing ${request.path}` })
+  catalog.transition(narHash, 'start', { reason: `importing ${path}` })
   if (stage !== null) await content.adopt(stage, narHash)
   catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest, { vouchedBy: facts.info === null ? null : 'nix' })
   return catalog.transition(narHash, 'complete', { reason: stage === null ? 'the tree stays in the Nix store' : 'copied' })
-}
-
-async function rename({ catalog, content }: TaskContext, row: ImageRow, name: string | undefined): Promise<ImageRow> {
-  if (name === undefined || name === row.name) return row
-  const renamed = catalog.setName(row.narHash, name)
-  const path = content.visiblePath(renamed)
-  if (path !== null) await content.link(name, path)
-  if (row.name !== null) await content.unlink(row.name)
-  return renamed
 }
 
 function metadataOf({ narHash, narSize, manifestDigest }: Measurement, { info }: NixFacts, name: string | null): ImageMetadata {

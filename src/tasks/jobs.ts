@@ -61,7 +61,7 @@ export class Job<out Result> {
     const next = { ...this.#progress, ...change }
     const isNewPhase = next.phase !== this.#progress.phase
     if (isNewPhase) this.#mark = { at: now, bytes: next.bytes }
-    this.#progress = { ...next, bytesPerSecond: this.#rate(now, next.bytes) }
+    this.#progress = { ...next, bytesPerSecond: isNewPhase ? 0 : this.#rate(now, next.bytes) }
     if (!isNewPhase && now - this.#reportedAt < REPORT_INTERVAL_MS) return
     this.#reportedAt = now
     for (const listener of this.#listeners) listener(this.#progress)
@@ -82,43 +82,49 @@ export class Job<out Result> {
   }
 }
 
-/** The work under way: one job per image at a time, however many ask for it. */
+/** The work under way: one job per image at a time, the others in the order in which they were asked for. */
 export class Jobs {
-  readonly #running = new Map<string, Job<unknown>>()
+  readonly #jobs = new Set<Job<unknown>>()
+  /** The job of each image that was asked for last. */
+  readonly #last = new Map<string, Job<unknown>>()
   #stopping: NarvikError | undefined
 
+  /** The job on the image that is under way, or the last one that waits for it. */
   find(narHash: NarHash): Job<unknown> | undefined {
-    return this.#running.get(narHash.toNix32())
+    return this.#last.get(narHash.toNix32())
   }
 
+  /** In the order in which they were asked for. */
   list(): Job<unknown>[] {
-    return [...this.#running.values()]
+    return [...this.#jobs]
   }
 
   /**
-   * Runs `work` on the image as soon as no other job does.
+   * Has `work` done on the image as soon as what was asked for before is over.
    * @throws NarvikError `interrupted` where the daemon is stopping.
    */
-  async run<Result>(kind: string, narHash: NarHash, work: (job: Job<unknown>) => Promise<Result>): Promise<Job<Result>> {
-    for (let other = this.find(narHash); other !== undefined; other = this.find(narHash)) {
-      await other.result.catch(() => undefined)
-    }
-    return this.start(kind, narHash, work)
-  }
-
-  /** As `run`, for a caller that has just seen that no job runs on the image. */
-  start<Result>(kind: string, narHash: NarHash, work: (job: Job<unknown>) => Promise<Result>): Job<Result> {
+  run<Result>(kind: string, narHash: NarHash, work: (job: Job<unknown>) => Promise<Result>): Job<Result> {
     if (this.#stopping !== undefined) throw this.#stopping
     const key = narHash.toNix32()
+    const before = this.#last.get(key)
     const job = new Job<Result>(kind, narHash, async self => {
       try {
+        await before?.result.catch(() => undefined)
+        self.signal.throwIfAborted()
         return await work(self)
       } finally {
-        this.#running.delete(key)
+        this.#jobs.delete(self)
+        if (this.#last.get(key) === self) this.#last.delete(key)
       }
     })
-    this.#running.set(key, job)
+    this.#jobs.add(job)
+    this.#last.set(key, job)
     return job
+  }
+
+  /** Ends the jobs of these kinds on the image, also those that wait for their turn. */
+  abort(narHash: NarHash, kinds: readonly string[], reason: NarvikError): void {
+    for (const job of this.#jobs) if (job.narHash.equals(narHash) && kinds.includes(job.kind)) job.abort(reason)
   }
 
   /** Interrupts all work and waits until it has left things in order. */

@@ -25,6 +25,7 @@ export class Providers {
   readonly #failures = new Map<string, string>()
   readonly #excluded = new Set<string>()
   readonly #tried = new Set<string>()
+  readonly #closed = new AbortController()
   #deadline: number
 
   constructor({ node }: Pick<TaskContext, 'node'>, init: ProvidersInit) {
@@ -71,8 +72,18 @@ export class Providers {
     this.#deadline = performance.now() + this.#init.waitMs
   }
 
+  /** Every provider that is not excluded may be tried again. */
+  startOver(): void {
+    this.#tried.clear()
+  }
+
   exclude(peerIds: Iterable<string>): void {
     for (const peerId of peerIds) this.#excluded.add(peerId)
+  }
+
+  /** Ends the looking that goes on in the background. */
+  close(): void {
+    this.#closed.abort()
   }
 
   /** Who failed and how, for the evidence. */
@@ -90,14 +101,21 @@ export class Providers {
     return undefined
   }
 
+  /** Answers with the first usable one; the others become known while that one is tried. */
   async #lookUp(): Promise<Provider | undefined> {
+    const { promise, resolve, reject } = Promise.withResolvers<Provider | undefined>()
+    this.#askRouter(resolve).then(() => { resolve(undefined) }, reject)
+    const found = await promise
+    this.#init.signal.throwIfAborted()
+    return found
+  }
+
+  async #askRouter(onUsable: (provider: Provider) => void): Promise<void> {
     const { narHash, signal } = this.#init
-    for await (const provider of this.#node.router.find(narHash, { signal })) {
+    for await (const provider of this.#node.router.find(narHash, { signal: AbortSignal.any([signal, this.#closed.signal]) })) {
       this.#known.set(provider.peerId, provider)
-      if (this.#isUsable(provider)) return provider
+      if (this.#isUsable(provider)) onUsable(provider)
     }
-    signal.throwIfAborted()
-    return undefined
   }
 
   #isUsable({ peerId }: Provider): boolean {

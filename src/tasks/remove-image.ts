@@ -11,8 +11,8 @@ import { requireImage } from './refs.ts'
 export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): Promise<ImageRow> {
   const { catalog, content, jobs, announcer, logger } = context
   const { narHash } = requireImage(catalog, ref)
-  jobs.find(narHash)?.abort(new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: it was removed on request`))
-  const job = await jobs.run('remove', narHash, async () => {
+  jobs.abort(narHash, ['fetch', 'resume', 'verify'], new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: it was removed on request`))
+  const job = jobs.run('remove', narHash, async () => {
     const row = catalog.get(narHash)
     if (row === undefined) throw new NarvikError('not-found', `Cannot remove ${narHash.toSri()}: it was removed meanwhile`)
     announcer.withdraw(narHash)

@@ -50,7 +50,7 @@ export function createImageSource({ catalog, content, logger, onDamage }: ServeP
     } catch (error) {
       // A file that is gone or of another size is damage that the whole fleet would otherwise be sent.
       if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) onDamage(row, messageOf(error))
-      logger.warn('cannot serve', { narHash: narHash.toSri(), reason: messageOf(error) })
+      if (options.signal?.aborted !== true) logger.warn('cannot serve', { narHash: narHash.toSri(), reason: messageOf(error) })
       throw error
     }
   }

@@ -29,26 +29,27 @@ export interface VerifyResult {
 export async function verifyImages(context: TaskContext, request: VerifyRequest): Promise<VerifyResult[]> {
   const rows = request.ref === 'all' ? context.catalog.list({ state: 'verified' }) : [requireImage(context.catalog, request.ref)]
   const results: VerifyResult[] = []
-  for (const row of rows) {
-    const job = await context.jobs.run('verify', row.narHash, self => verifyOne(context, self))
-    results.push(await waitFor(job, request))
+  for (const { narHash } of rows) {
+    // One of many may have been removed, or replaced, while the others were read.
+    if (request.ref === 'all' && context.catalog.get(narHash)?.state !== 'verified') continue
+    results.push(await waitFor(context.jobs.run('verify', narHash, self => verifyOne(context, self)), request))
   }
   return results
 }
 
 /** Judges an image that an earlier run of the daemon left in quarantine, and lets it out or rejects it. */
 export async function settleQuarantined(context: TaskContext, row: ImageRow): Promise<ImageRow> {
-  const job = await context.jobs.run('verify', row.narHash, async self => settle(context, row, await proveTree(context, row, self)))
-  return job.result
+  return context.jobs.run('verify', row.narHash, async self => settle(context, row, await proveTree(context, row, self))).result
 }
 
 async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
   const row = context.catalog.get(job.narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot verify ${job.narHash.toSri()}: it was removed meanwhile`)
-  if (row.state !== 'verified' && row.state !== 'rejected') {
-    throw new NarvikError('conflict', `Cannot verify ${row.narHash.toSri()}: found it ${row.state}, needed it verified or rejected`)
+  if (row.state === 'wanted' || row.state === 'receiving') {
+    throw new NarvikError('conflict', `Cannot verify ${row.narHash.toSri()}: found it ${row.state}, needed the whole of it`)
   }
   const proof = await proveTree(context, row, job)
+  if (row.state === 'quarantined') return { row: await settle(context, row, proof), verdict: proof.verdict }
   if (row.state === 'rejected') return { row, verdict: proof.verdict }
   if (proof.verdict.verdict === 'pass') {
     if (row.newestChange !== proof.newestChange) context.catalog.setNewestChange(row.narHash, proof.newestChange)
@@ -59,7 +60,8 @@ async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<Verif
   return { row: await settle(context, damaged, proof), verdict: proof.verdict }
 }
 
-async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+/** Has the pipeline judge the tree of an image, wherever its state says that it is. */
+export async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
   const { content, settings } = context
   const { narHash, narSize, manifestDigest } = row
   const tree = content.visiblePath(row) ?? (row.place === 'nix-store' ? row.storePath : null) ?? content.quarantineTree(narHash)
@@ -83,13 +85,12 @@ async function isRegistered(context: TaskContext, row: ImageRow, signal: AbortSi
  */
 export function handleDamage(context: TaskContext, { narHash }: ImageRow, reason: string): void {
   const work = async (): Promise<void> => {
-    const job = await context.jobs.run('verify', narHash, async self => {
+    await context.jobs.run('verify', narHash, async self => {
       const row = context.catalog.get(narHash)
       if (row?.state !== 'verified') return
       const damaged = await withdrawDamaged(context, row, reason)
       await settle(context, damaged, await proveTree(context, damaged, self))
-    })
-    await job.result
+    }).result
   }
   work().catch((error: unknown) => {
     context.logger.warn('cannot judge a damaged image', { narHash: narHash.toSri(), reason: messageOf(error) })

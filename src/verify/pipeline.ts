@@ -67,7 +67,6 @@ const STAGES: readonly (readonly [string, Stage])[] = [
   ['size', checkSize],
   ['nar-hash', checkNarHash],
   ['metadata', checkMetadata],
-  ['registration', checkRegistration],
 ]
 
 /**
@@ -81,7 +80,8 @@ export async function verifyTree(subject: Subject, options: VerifyOptions = {}):
   const milliseconds = elapsed(started)
   if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null, newestChange: null, vouchedBy: null }
   const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks`, milliseconds }
-  const results = STAGES.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
+  const stages = subject.registered === undefined ? STAGES : [...STAGES, ['registration', checkRegistration] as const]
+  const results = stages.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
   const { result, vouchedBy } = await judgeSignatures(subject, read.measurement, options)
   return { verdict: conclude([shape, ...results, ...result]), measured: read.measurement, newestChange, vouchedBy }
 }
@@ -150,8 +150,7 @@ function checkMetadata({ claims }: Subject, measured: Measurement): Outcome {
 }
 
 function checkRegistration({ registered }: Subject): Outcome {
-  if (registered === undefined) return { verdict: 'skipped', detail: 'it is not in the Nix store, or Nix was not asked' }
-  if (registered) return { verdict: 'pass', detail: 'Nix has it as a valid path of its store' }
+  if (registered === true) return { verdict: 'pass', detail: 'Nix has it as a valid path of its store' }
   return { verdict: 'fail', detail: 'Nix does not have it as a valid path of its store any more' }
 }
 

@@ -60,13 +60,16 @@ describe('the signature policy', () => {
     // Whoever sent the right bytes did nothing wrong.
     expect((await host.client.peers()).map(({ banned }) => banned)).toEqual([false])
 
-    // Another host has the signature: whichever of the two sends the bytes, both are asked for signatures.
+    // Another host has the signature; the bytes are here already.
     store.run('nix', 'store', 'sign', '--key-file', trusted.file, path)
     const other = await TestDaemon.start({ env: store.env, bootstrap: [sender] })
     await other.json('import', path)
     await host.untilPeers(2)
     const fetched = await host.json<ImageJson>('fetch', image.narHash)
     expect(fetched).toMatchObject({ state: 'verified', storePath: path, vouchedBy: 'signatures' })
+    const { journal } = await host.json<ImageDetailsJson>('show', image.narHash)
+    expect(journal.map(entry => entry.event)).toEqual(['create', 'start', 'complete', 'fail', 'retry', 'start', 'complete', 'pass'])
+    expect(journal.at(-3)?.reason).toBe('its bytes are here')
     expect(await stageOf(host, image.narHash, 'signatures')).toMatchObject({
       verdict: 'pass', signatures: expect.arrayContaining([expect.objectContaining({ keyName: 'fleet-1', verdict: 'good', madeBy: trusted.publicKey })]) as unknown,
     })

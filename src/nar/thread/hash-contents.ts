@@ -1,176 +1,126 @@
 import { createHash } from 'node:crypto'
-import { closeSync, fstatSync, openSync, read, readSync } from 'node:fs'
-import { NarvikError } from '../../errors.ts'
+import { closeSync, fstatSync, openSync, read } from 'node:fs'
+import { Worker } from 'node:worker_threads'
 import type { Listing } from '../../image/listing.ts'
-import { changedError, OPEN_FILE, TreeCursor } from '../directory.ts'
+import { changedError, OPEN_FILE } from '../directory.ts'
 import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
+import { BATCH_BYTES, type Batches, batchesOf, BatchFiller, changed, isLargeBatch } from './batches.ts'
+import { BatchRing, createRing } from './batch-ring.ts'
+import type { HelperJob } from './helper.ts'
 
 /**
- * The SHA-256 of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread: small files are read without
- * waiting, straight between their framing; the parts of a large one are read ahead by Node's threads while this one hashes.
+ * The SHA-256 of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread. The parts of a large file are read
+ * ahead by Node's threads while this one hashes; small files are read without waiting turns, by this thread and, where they are many, by a second one.
  * `check` is called now and then with the bytes hashed so far, and may throw to end it.
  * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size.
  */
 export async function hashContents(root: string, listing: Listing, check: (bytes: number) => void): Promise<Uint8Array> {
-  const tree = new HashedTree(root, listing, check)
+  const batches = batchesOf(listing)
+  const filler = new BatchFiller(root, listing, batches)
+  const shared = createRing()
+  const ring = new BatchRing(shared, filler, listing, batches)
+  const helped = batches.areMany ? help({ root, columns: listing.columns, batches, ring: shared }) : undefined
   try {
-    for (let entry = 0; entry < listing.count; entry++) await tree.take(entry)
-    return tree.digest()
+    return await hashBatches(ring, filler, listing, batches, check)
   } finally {
-    tree.close()
+    ring.stop()
+    filler.close()
+    await helped
   }
 }
 
-/** Bytes of one buffer: what one call hashes. Large, so that a turn of the event loop for each is nothing. */
-const STAGE_BYTES = 1024 * 1024
 /** Buffers of a large file that are being read while one is hashed. */
 const READ_AHEAD = 3
-/** Files up to this size are read at once into what is left of the current buffer. */
-const ONE_READ_BYTES = STAGE_BYTES / 4
 
-class HashedTree {
-  readonly #cursor: TreeCursor
-  readonly #listing: Listing
-  readonly #check: (bytes: number) => void
-  readonly #hash = createHash('sha256')
-  readonly #stage = Buffer.allocUnsafeSlow(STAGE_BYTES)
-  #staged = 0
-  #hashed = 0
-  #ahead: Buffer[] = []
+const helpers: Worker[] = []
 
-  constructor(root: string, listing: Listing, check: (bytes: number) => void) {
-    this.#cursor = new TreeCursor(root, listing)
-    this.#listing = listing
-    this.#check = check
-  }
-
-  /** Hashes the head, contents and tail of the next entry. Only a large file has to be waited for. */
-  async take(entry: number): Promise<void> {
-    const size = this.#listing.size(entry)
-    this.#makeRoom(2 * MAX_FRAME_BYTES + (size <= ONE_READ_BYTES ? size : 0))
-    this.#staged = writeHead(this.#listing, entry, this.#stage, this.#staged)
-    if (this.#listing.kind(entry) === 'regular') {
-      if (size <= ONE_READ_BYTES) this.#takeSmall(entry, size)
-      else await this.#takeLarge(entry, size)
+/** Resolves when the second thread has let go of what it shares with this one. Without its help it only takes longer. */
+async function help(job: HelperJob): Promise<void> {
+  const helper = helpers.pop() ?? new Worker(new URL('./helper.ts', import.meta.url), { execArgv: [] })
+  const isAlive = await new Promise<boolean>(resolve => {
+    const onMessage = (): void => { settle(true) }
+    const onEnd = (): void => { settle(false) }
+    const settle = (outcome: boolean): void => {
+      helper.off('message', onMessage).off('error', onEnd).off('exit', onEnd)
+      resolve(outcome)
     }
-    this.#staged = writeTail(this.#listing, entry, this.#stage, this.#staged)
-  }
+    helper.on('message', onMessage).on('error', onEnd).on('exit', onEnd)
+    helper.postMessage(job)
+  })
+  if (isAlive) helpers.push(helper)
+}
 
-  digest(): Uint8Array {
-    this.#flush()
-    return Uint8Array.from(this.#hash.digest())
+async function hashBatches(ring: BatchRing, filler: BatchFiller, listing: Listing, batches: Batches, check: (bytes: number) => void): Promise<Uint8Array> {
+  const hash = createHash('sha256')
+  let hashed = 0
+  const update = (bytes: Buffer): void => {
+    hash.update(bytes)
+    hashed += bytes.length
+    check(hashed)
   }
-
-  close(): void {
-    this.#cursor.close()
+  for (let batch = 0; batch < ring.count; batch++) {
+    update(ring.take(batch, () => { check(hashed) }))
+    ring.release(batch)
+    if (isLargeBatch(listing, batches, batch)) await hashLargeFile(filler, listing, batches.firsts[batch] ?? 0, update)
   }
+  return Uint8Array.from(hash.digest())
+}
 
-  #makeRoom(bytes: number): void {
-    if (this.#staged + bytes > STAGE_BYTES) this.#flush()
+async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: number, update: (bytes: Buffer) => void): Promise<void> {
+  const size = listing.size(entry)
+  const frame = Buffer.alloc(2 * MAX_FRAME_BYTES)
+  const head = writeHead(listing, entry, frame, 0)
+  const end = writeTail(listing, entry, frame, head)
+  update(frame.subarray(0, head))
+  const path = filler.paths.show(entry)
+  let fd: number | undefined
+  try {
+    fd = openSync(filler.paths.path(entry), OPEN_FILE)
+    const before = fstatSync(fd)
+    if (!before.isFile() || before.size !== size) throw changed(path, `found ${before.size} bytes, needed ${size}`)
+    await readAhead(fd, path, size, update)
+    const after = fstatSync(fd)
+    if (after.size !== size || after.mtimeMs !== before.mtimeMs || after.ctimeMs !== before.ctimeMs) throw changed(path, 'found that it was written to, needed it unchanged')
+  } catch (error) {
+    throw changedError(error, `hash ${path}`)
+  } finally {
+    if (fd !== undefined) closeSync(fd)
   }
+  update(frame.subarray(head, end))
+}
 
-  #flush(): void {
-    this.#update(this.#stage.subarray(0, this.#staged))
-    this.#staged = 0
-  }
+/** Kept for the next file: the first use of memory is slow. */
+const aheadBuffers: Buffer[] = []
 
-  #update(bytes: Buffer): void {
-    this.#hash.update(bytes)
-    this.#hashed += bytes.length
-    this.#check(this.#hashed)
-  }
-
-  /** Reads one byte more than there should be, to see that there isn't one; a short read of a file is its end. */
-  #takeSmall(entry: number, size: number): void {
-    this.#withFile(entry, fd => {
-      const found = readSync(fd, this.#stage, this.#staged, size + 1, null)
-      if (found !== size) throw this.#changed(entry, `found ${found > size ? 'more bytes' : `${found} bytes`}, needed ${size}`)
-    })
-    this.#staged += size
-  }
-
-  async #takeLarge(entry: number, size: number): Promise<void> {
-    this.#flush()
-    const fd = this.#openFile(entry)
-    try {
-      const before = fstatSync(fd)
-      if (!before.isFile() || before.size !== size) throw this.#changed(entry, `found ${before.size} bytes, needed ${size}`)
-      await this.#readAhead(fd, entry, size)
-      const after = fstatSync(fd)
-      if (after.size !== size || after.mtimeMs !== before.mtimeMs || after.ctimeMs !== before.ctimeMs) throw this.#changed(entry, 'found that it was written to, needed it unchanged')
-    } catch (error) {
-      throw changedError(error, `hash ${this.#cursor.show(entry)}`)
-    } finally {
-      closeSync(fd)
-    }
-  }
-
-  async #readAhead(fd: number, entry: number, size: number): Promise<void> {
-    while (this.#ahead.length < READ_AHEAD) this.#ahead.push(Buffer.allocUnsafeSlow(STAGE_BYTES))
-    const free = [...this.#ahead]
-    const reads: Promise<Buffer>[] = []
-    let asked = 0
-    try {
-      for (let hashed = 0; hashed < size;) {
-        for (let buffer = free.pop(); buffer !== undefined && asked < size; buffer = free.pop()) {
-          const part = buffer.subarray(0, Math.min(STAGE_BYTES, size - asked))
-          reads.push(readFully(fd, part, asked))
-          asked += part.length
-        }
-        const bytes = await reads.shift()
-        if (bytes === undefined) break
-        this.#update(bytes)
-        hashed += bytes.length
-        free.push(Buffer.from(bytes.buffer))
+async function readAhead(fd: number, path: string, size: number, update: (bytes: Buffer) => void): Promise<void> {
+  while (aheadBuffers.length < READ_AHEAD) aheadBuffers.push(Buffer.allocUnsafeSlow(BATCH_BYTES))
+  const free = [...aheadBuffers]
+  const reads: Promise<Buffer>[] = []
+  let asked = 0
+  try {
+    for (let hashed = 0; hashed < size;) {
+      while (free.length > 0 && asked < size) {
+        const part = free.pop()?.subarray(0, Math.min(BATCH_BYTES, size - asked)) ?? Buffer.alloc(0)
+        reads.push(readFully(fd, path, part, asked))
+        asked += part.length
       }
-    } catch (error) {
-      if (error instanceof ShortFile) throw this.#changed(entry, `found its end at byte ${error.at}, needed ${size} bytes`)
-      throw error
-    } finally {
-      // The file may be closed only after the last read.
-      await Promise.allSettled(reads)
+      const bytes = await reads.shift() ?? Buffer.alloc(0)
+      update(bytes)
+      hashed += bytes.length
+      free.push(Buffer.from(bytes.buffer))
     }
-  }
-
-  #withFile(entry: number, action: (fd: number) => void): void {
-    const fd = this.#openFile(entry)
-    try {
-      action(fd)
-    } catch (error) {
-      throw changedError(error, `hash ${this.#cursor.show(entry)}`)
-    } finally {
-      closeSync(fd)
-    }
-  }
-
-  #openFile(entry: number): number {
-    try {
-      return openSync(this.#cursor.path(entry), OPEN_FILE)
-    } catch (error) {
-      throw changedError(error, `hash ${this.#cursor.show(entry)}`)
-    }
-  }
-
-  #changed(entry: number, problem: string): NarvikError {
-    return new NarvikError('changed-while-reading', `Cannot hash ${this.#cursor.show(entry)}: ${problem}`)
+  } finally {
+    // The file may be closed, and its buffers used again, only after the last read.
+    await Promise.allSettled(reads)
   }
 }
 
-class ShortFile extends Error {
-  readonly at: number
-
-  constructor(at: number) {
-    super(`short at ${at}`)
-    this.at = at
-  }
-}
-
-function readFully(fd: number, buffer: Buffer, position: number): Promise<Buffer> {
+function readFully(fd: number, path: string, buffer: Buffer, position: number): Promise<Buffer> {
   return new Promise((resolve, reject) => {
     const readMore = (filled: number): void => {
       read(fd, buffer, filled, buffer.length - filled, position + filled, (error, count) => {
         if (error !== null) reject(error)
-        else if (count === 0) reject(new ShortFile(position + filled))
+        else if (count === 0) reject(changed(path, `found its end at byte ${position + filled}, needed more`))
         else if (filled + count < buffer.length) readMore(filled + count)
         else resolve(buffer)
       })

@@ -4,7 +4,7 @@ import type { ListingColumns } from '../../image/listing.ts'
 
 /** What can be done with the tree at `root`. */
 export type TreeTask =
-  | { readonly task: 'scan' | 'hash' | 'seal' | 'remove', readonly root: string }
+  | { readonly task: 'scan' | 'hash' | 'seal' | 'open' | 'remove', readonly root: string }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 

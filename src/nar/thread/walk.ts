@@ -4,19 +4,20 @@ import { NarvikError } from '../../errors.ts'
 import { showBytes } from '../../image/entry.ts'
 import { type Listing, ListingBuilder, ListingProblem } from '../../image/listing.ts'
 import { changedError, checkProc, OPEN_DIRECTORY, pathIn, treeError } from '../directory.ts'
+import { fromPath, isPlain, toPath } from './plain-paths.ts'
 
 /**
  * The listing of the tree at `root`, by a walk that reads no contents and follows no symlink. It does not wait for anything, so it is for a
- * worker thread. `check` is called for every entry and may throw to end the walk.
+ * worker thread. Plain paths are faster, anchored ones can't be led astray by a directory that is swapped for a symlink. `check` is called for every entry and may throw to end the walk.
  * @throws NarvikError `not-found`, `unsupported-file`, `unreadable`, `refused` (for what newer Nix refuses in a NAR), `too-large`.
  */
-export function walkTree(root: string, check: () => void): Listing {
+export function walkTree(root: string, paths: 'plain' | 'anchored', check: () => void): Listing {
   checkProc()
   const top = resolve(root)
   const builder = new ListingBuilder()
   const walk: Walk = { builder, check, path: [top] }
   try {
-    visit(walk, NO_NAME, top)
+    visit(walk, NO_NAME, top, paths === 'plain' ? fromPath(top) : undefined)
     return builder.build()
   } catch (error) {
     if (!(error instanceof ListingProblem)) throw error
@@ -33,12 +34,13 @@ interface Walk {
 
 const NO_NAME = new Uint8Array(0)
 
-function visit(walk: Walk, name: Uint8Array, path: string | Buffer): void {
+/** `plain` is the path from the top where plain paths are used, one character for each byte. */
+function visit(walk: Walk, name: Uint8Array, path: string | Buffer, plain: string | undefined): void {
   walk.check()
   const stat = inspect(walk, path)
   if (stat.isFile()) walk.builder.regular(name, stat.size, (stat.mode & 0o100) !== 0)
   else if (stat.isSymbolicLink()) walk.builder.symlink(name, attempt(walk, () => readlinkSync(path, { encoding: 'buffer' })))
-  else if (stat.isDirectory()) visitDirectory(walk, name, path)
+  else if (stat.isDirectory()) visitDirectory(walk, name, path, plain)
   else throw new NarvikError('unsupported-file', `Cannot take ${show(walk)}: found ${describeKind(stat)}, needed a file, directory or symlink`)
 }
 
@@ -51,7 +53,7 @@ function inspect(walk: Walk, path: string | Buffer): Stats {
   }
 }
 
-function visitDirectory(walk: Walk, name: Uint8Array, path: string | Buffer): void {
+function visitDirectory(walk: Walk, name: Uint8Array, path: string | Buffer, plain: string | undefined): void {
   walk.builder.directory(name)
   const directory = attempt(walk, () => openSync(path, OPEN_DIRECTORY))
   try {
@@ -59,8 +61,10 @@ function visitDirectory(walk: Walk, name: Uint8Array, path: string | Buffer): vo
     const names = attempt(walk, () => readdirSync(`/proc/self/fd/${directory}`, { encoding: 'latin1' })).sort()
     for (const each of names) {
       const childName = Buffer.from(each, 'latin1')
+      const childPlain = plain === undefined ? undefined : `${plain}/${each}`
+      const usesPlain = childPlain !== undefined && isPlain(childPlain)
       walk.path.push(childName)
-      visit(walk, childName, pathIn(directory, childName))
+      visit(walk, childName, usesPlain ? toPath(childPlain) : pathIn(directory, childName), usesPlain ? childPlain : undefined)
       walk.path.pop()
     }
   } finally {

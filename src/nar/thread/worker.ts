@@ -5,6 +5,7 @@ import { Listing } from '../../image/listing.ts'
 import { narSizeOf } from '../layout.ts'
 import { copyNow } from './copy.ts'
 import { hashContents } from './hash-contents.ts'
+import { openNow } from './open.ts'
 import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
 import { removeNow } from './remove.ts'
 import { sealNow } from './seal.ts'
@@ -31,23 +32,24 @@ async function run(job: TreeJob): Promise<void> {
 
 async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<TreeResult> {
   switch (job.task) {
-    case 'scan': return { columns: walkTree(job.root, check).columns }
+    case 'scan': return { columns: walkTree(job.root, 'anchored', check).columns }
     case 'hash': return hash(job.root, check)
     case 'copy': copyTo(job.root, job.to, check); return {}
     case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
     case 'seal': await sealNow(job.root, check); return {}
+    case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
   }
 }
 
 async function hash(root: string, check: (bytes?: number) => void): Promise<TreeResult> {
-  const listing = walkTree(root, check)
+  const listing = walkTree(root, 'plain', check)
   const narSize = narSizeOf(listing)
   return { digest: await hashContents(root, listing, check), narSize, columns: listing.columns }
 }
 
 function copyTo(root: string, to: string, check: (bytes?: number) => void): void {
-  const listing = walkTree(root, check)
+  const listing = walkTree(root, 'anchored', check)
   if (lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw new NarvikError('conflict', `Cannot copy to ${to}: found something there, needed nothing`)
   try {
     copyNow(root, to, listing, check)

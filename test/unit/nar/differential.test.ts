@@ -11,7 +11,7 @@ import { restoreNar } from '../../../src/nar/restore.ts'
 import type { Tree } from '../../helpers/nar-bytes.ts'
 import { anyTree, collect, harvest, plant, streamOf } from '../../helpers/trees.ts'
 
-const TREES = process.env['SLOW'] === '1' ? 2000 : 300
+const TREES = process.env['SLOW'] === '1' ? 2000 : 200
 const MAX_DUMP_BYTES = 1024 ** 3
 
 /** Narvik and the real Nix, over the same generated trees, all in one directory so that each command of Nix runs once. */

@@ -9,7 +9,7 @@ import { restoreNar } from '../../../src/nar/restore.ts'
 import { directory, narBytes, regular, str, symlink, tokens } from '../../helpers/nar-bytes.ts'
 import { anyTree, harvest, plant, streamOf, withTemporaryDirectory } from '../../helpers/trees.ts'
 
-const RUNS = process.env['SLOW'] === '1' ? 50_000 : 1500
+const RUNS = process.env['SLOW'] === '1' ? 50_000 : 500
 
 type Mutation =
   | { readonly kind: 'flip', readonly at: number, readonly byte: number }

@@ -15,7 +15,7 @@ import { TreeWriter } from '../../../src/nar/tree-writer.ts'
 import { narBytes, nested, regular, type Tree } from '../../helpers/nar-bytes.ts'
 import { anyTree, collect, harvest, plant, streamOf, withTemporaryDirectory } from '../../helpers/trees.ts'
 
-const RUNS = process.env['SLOW'] === '1' ? 1000 : 60
+const RUNS = process.env['SLOW'] === '1' ? 1000 : 40
 
 /** Checks something of any tree, which lies at `path` and has the NAR `nar`. */
 async function forAnyTree(check: (given: { path: string, tree: Tree, nar: Buffer, scratch: (name: string) => string }) => Promise<void>): Promise<void> {

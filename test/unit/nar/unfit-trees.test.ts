@@ -103,6 +103,29 @@ describe('a tree that changes', () => {
   })
 })
 
+it('is noticed by the hash where a file is written to in the middle and keeps its size', async () => {
+  await withTemporaryDirectory(async scratch => {
+    const path = join(scratch, 'file')
+    writeFileSync(path, Buffer.alloc(5_000_000, 1))
+    const listing = await scanTree(path)
+    const overwrite = (bytes: number): void => { if (bytes > 2_000_000) writeFileSync(path, Buffer.alloc(5_000_000, 2)) }
+    await expect(hashContents(path, listing, overwrite)).rejects.toMatchObject({ code: 'changed-while-reading' })
+  })
+})
+
+it('is noticed by the hash where one of very many files is gone', async () => {
+  await withTemporaryDirectory(async scratch => {
+    const path = join(scratch, 'tree')
+    const names = Array.from({ length: 3000 }, (_, index) => `file-${String(index).padStart(4, '0')}`)
+    plant(path, directory(Object.fromEntries(names.map(name => [name, regular(name.repeat(100))]))))
+    const listing = await scanTree(path)
+    for (const victim of [0, 1500, 2999]) {
+      rmSync(join(path, names[victim] ?? ''))
+      await expect(hashContents(path, listing, () => undefined)).rejects.toMatchObject({ code: 'changed-while-reading', message: expect.stringContaining('found it gone') as string })
+    }
+  })
+})
+
 describe('as a user who is not root', () => {
   it('says which file can not be read, and removes sealed trees', async () => {
     await withTemporaryDirectory(async scratch => {

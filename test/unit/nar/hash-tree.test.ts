@@ -1,0 +1,50 @@
+import { createHash } from 'node:crypto'
+import { truncateSync } from 'node:fs'
+import { join } from 'node:path'
+import { describe, expect, it } from 'vitest'
+import { hashTree } from '../../../src/nar/hash-tree.ts'
+import { directory, type Entry, narBytes, regular, symlink } from '../../helpers/nar-bytes.ts'
+import { plant, withTemporaryDirectory } from '../../helpers/trees.ts'
+
+/** Enough files for a second thread, with large ones between them. */
+function manyFiles(): ReturnType<typeof directory> {
+  const entries: Entry[] = []
+  for (let index = 0; index < 2500; index++) {
+    const name = Buffer.from(`file-${String(index).padStart(5, '0')}`)
+    const size = index % 500 === 499 ? 300_000 + index : index % 7 * 700
+    entries.push({ name, tree: index % 50 === 3 ? symlink(`file-${index}`) : regular(Buffer.alloc(size, index), index % 3 === 0) })
+  }
+  return directory(entries)
+}
+
+describe('hashTree', () => {
+  it('gives the same for many files, again and again, also at the same time', async () => {
+    await withTemporaryDirectory(async scratch => {
+      const tree = manyFiles()
+      plant(join(scratch, 'tree'), tree)
+      const expected = createHash('sha256').update(narBytes(tree)).digest('hex')
+      const results = await Promise.all(Array.from({ length: 5 }, () => hashTree(join(scratch, 'tree'))))
+      results.push(await hashTree(join(scratch, 'tree')))
+      for (const { narHash } of results) expect(narHash.toHex()).toBe(expected)
+    })
+  })
+
+  it('tells its progress, and ends early when it is told to', async () => {
+    await withTemporaryDirectory(async scratch => {
+      plant(join(scratch, 'large'), regular(''))
+      truncateSync(join(scratch, 'large'), 2 ** 40)
+      const controller = new AbortController()
+      const seen: number[] = []
+      const hashing = hashTree(join(scratch, 'large'), {
+        signal: controller.signal,
+        onProgress: bytes => {
+          seen.push(bytes)
+          if (seen.length === 3) controller.abort(new Error('enough'))
+        },
+      })
+      await expect(hashing).rejects.toThrow('enough')
+      expect(seen).toEqual(seen.toSorted((a, b) => a - b))
+      await expect(hashTree(scratch, { signal: AbortSignal.abort(new Error('never begun')) })).rejects.toThrow('never begun')
+    })
+  })
+})

@@ -1,0 +1,69 @@
+import { describe, expect, it, vi } from 'vitest'
+import { NarvikError } from '../../../src/errors.ts'
+import type { Provider } from '../../../src/p2p/router.ts'
+import type { TaskContext } from '../../../src/tasks/context.ts'
+import { Providers } from '../../../src/tasks/providers.ts'
+import { expectFailure, failureOf } from '../../helpers/failure.ts'
+import { someHash } from '../../helpers/images.ts'
+
+const one = { peerId: 'one', addresses: [] }
+const two = { peerId: 'two', addresses: [] }
+
+function make(found: readonly Provider[] | (() => AsyncIterable<Provider>), { waitMs = 0, signal = new AbortController().signal, banned = [] as string[] } = {}): Providers {
+  const find = typeof found === 'function' ? found : async function* () { await Promise.resolve(); yield* found }
+  const node = { router: { find }, isBanned: (peerId: string) => banned.includes(peerId) } as unknown as TaskContext['node']
+  return new Providers({ node }, { narHash: someHash(1), waitMs, signal })
+}
+
+describe('the providers of one image', () => {
+  it('are given one after another, and then it is over', async () => {
+    const providers = make([one, two])
+    expect(await providers.next()).toBe(one)
+    providers.failed(one, 'it is slow')
+    expect(await providers.next()).toBe(two)
+    providers.failed(two, 'it is gone')
+    await expectFailure(providers.next(), 'no-provider', /one: it is slow; two: it is gone within 0 s/)
+    expect(providers.shares().map(({ peerId, outcome }) => [peerId, outcome])).toEqual([['one', 'failed'], ['two', 'failed']])
+  })
+
+  it('become known while the first one is tried', async () => {
+    const providers = make([one, two])
+    expect(await providers.next()).toBe(one)
+    await vi.waitFor(() => { expect(providers.hasSpare()).toBe(true) })
+    expect(await providers.next()).toBe(two)
+    expect(providers.hasSpare()).toBe(false)
+  })
+
+  it('are without those that are banned or excluded, who are named', async () => {
+    const providers = make([one, two], { banned: ['one'] })
+    expect(await providers.next()).toBe(two)
+    providers.exclude(['two'])
+    await expectFailure(providers.next(), 'no-provider', /two is banned/)
+    providers.startOver()
+    expect(await providers.hasNext()).toBe(false)
+  })
+
+  it('are tried again while there is time, and the time begins anew with progress', async () => {
+    const providers = make([one], { waitMs: 600 })
+    expect(await providers.next()).toBe(one)
+    expect(await providers.next()).toBe(one)
+    providers.progressed()
+    expect(await providers.next()).toBe(one)
+  })
+
+  it('are no longer waited for when the work is given up', async () => {
+    const work = new AbortController()
+    const reason = new NarvikError('interrupted', 'given up')
+    const providers = make([], { waitMs: 60_000, signal: work.signal })
+    const failed = failureOf(providers.next())
+    work.abort(reason)
+    expect(await failed).toBe(reason)
+  })
+
+  it('that the router can not find fail with its reason', async () => {
+    const reason = new Error('no network')
+    // eslint-disable-next-line require-yield -- it fails before
+    const providers = make(async function* () { await Promise.resolve(); throw reason })
+    expect(await failureOf(providers.next())).toBe(reason)
+  })
+})
