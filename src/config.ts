@@ -5,13 +5,15 @@ import { join, resolve } from 'node:path'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import { z } from 'zod'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
 const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
 const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-Za-z]+$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
+const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
+const signatureCount = z.int().min(0).max(MAX_TRUSTED_KEYS)
 const seconds = z.number().positive().max(7 * 24 * 3600)
 
 /** Every key of the configuration. A key is written in snake_case in the file: `data_dir`, `nix.bin_dir`. */
@@ -42,6 +44,16 @@ const configSchema = z.strictObject({
     /** Bytes of the NAR up to which an imported tree is added to the Nix store; 0 for never. */
     storeAddMaxBytes: z.int().min(0),
     queryTimeoutSeconds: seconds,
+  }),
+  trust: z.strictObject({
+    /** Public keys whose signatures count, in Nix's format. */
+    keys: z.array(publicKey).max(MAX_TRUSTED_KEYS).readonly(),
+    /** Different trusted keys that must have signed an image that is fetched by its NAR hash. */
+    signaturesByHash: signatureCount,
+    /** The same for an image that is fetched by its store path; as many make a store path believed. */
+    signaturesByStorePath: signatureCount,
+    /** The same for an image that is fetched by a name that another host published. */
+    signaturesByName: signatureCount,
   }),
   fetch: z.strictObject({
     /** Seconds to go on looking for a provider where the request gives no timeout. */
@@ -90,6 +102,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     allowOpen: false,
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
+    trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
   }
 }

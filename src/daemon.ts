@@ -6,6 +6,7 @@ import { createControlServer } from './control/server.ts'
 import { fromSystemError, messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
 import { NixCommand } from './nix/command.ts'
+import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
 import { FLEET_KEY_BYTES } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
@@ -15,11 +16,15 @@ import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
+import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
+import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
+import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
 import { createClosureSource, createImageSource } from './tasks/serve.ts'
+import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
 /** What a person is told once the daemon can be used. */
@@ -61,13 +66,16 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
 
   const jobs = new Jobs()
   const announcer = new Announcer({ router: node.router, logger })
-  const context: TaskContext = { catalog, content, node, nix, jobs, announcer, logger, settings: settingsOf(config) }
+  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+
+  await reviewTrust(context)
 
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
+  await checkForChanges(context)
   const stopResuming = resumeWork(context)
   stack.defer(() => jobs.stop())
   stack.defer(stopResuming)
@@ -75,6 +83,13 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   await server.start()
   stack.defer(() => server.stop())
   announcer.announceAll(catalog)
+  // Nix may take its time, and nobody need wait for it.
+  const ending = new AbortController()
+  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  stack.defer(async () => {
+    ending.abort()
+    await looking
+  })
 
   await notifySystemd('ready')
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
@@ -111,8 +126,12 @@ async function readFleetKey(file: string): Promise<Uint8Array> {
   })
 }
 
-function settingsOf({ nix, fetch }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
   return {
+    trust: {
+      keys: trust.keys.map(text => parsePublicKey(text)),
+      needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
+    },
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,

@@ -24,6 +24,8 @@ export const MAX_MANIFEST_BYTES = 128 * MIB
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */
 export const MAX_REFERENCES = 8192
+/** Other providers that are asked for the signatures that the first one lacks. */
+export const MAX_SIGNATURE_ASKS = 16
 /** Signatures of one image. */
 export const MAX_SIGNATURES = 64
 /** Bytes of an image's name; the length of a store path's name. */
@@ -112,6 +114,8 @@ export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
 export const MAX_CONTROL_ANSWER_BYTES = 64 * MIB
+/** Public keys of the configuration. */
+export const MAX_TRUSTED_KEYS = 256
 /** Bytes of the configuration file. */
 export const MAX_CONFIG_BYTES = 1 * MIB
 /** Bytes of what a Nix command may print before it is stopped. */
@@ -124,6 +128,10 @@ export const NIX_KILL_DELAY_MS = 2 * SECOND
 export const MAX_NIX_PROCESSES = 4
 /** Nix commands that copy a tree into the store, running at once: the disk is what they wait for. */
 export const MAX_NIX_ADDITIONS = 2
+/** Store paths of which the catalog remembers what Nix said: more than most stores have, in about 50 MB. */
+export const MAX_KNOWN_PATHS = 100_000
+/** Milliseconds for which a change of Nix's database must be past before an answer is remembered: its time has a grain. */
+export const NIX_SETTLE_MS = 100
 /** Store paths that one Nix command is asked about: 200 KiB of arguments at most, far below what a kernel takes. */
 export const MAX_PATHS_PER_NIX_COMMAND = 512
 /** Bytes that a Nix daemon of ours may complain in before it is ended. */

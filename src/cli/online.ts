@@ -1,6 +1,7 @@
 import { resolve } from 'node:path'
 import { NarvikError } from '../errors.ts'
 import { parseRef, refText } from '../image/ref.ts'
+import { isPolicyRefusal } from '../image/verdict.ts'
 import type { VerifyReportJson } from '../control/api.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
@@ -96,5 +97,8 @@ function checkRef(text: string): string {
 function verifyFailure({ results }: VerifyReportJson): NarvikError | undefined {
   const failed = results.filter(({ verdict }) => verdict === 'fail')
   if (failed.length === 0) return undefined
+  if (failed.every(result => isPolicyRefusal(result))) {
+    return new NarvikError('refused', `Cannot accept ${failed.length} of ${plural(results.length, 'image')}: found too few trusted signatures, needed those of the policy`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
+  }
   return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')}: found other bytes on disk, needed those of their NAR hashes`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
 }

@@ -26,6 +26,7 @@ export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string 
     'references': image.references.length === 0 ? 'none' : image.references.join(' '),
     'closure': image.closure === null ? null : closureText(image.closure),
     'also at': image.otherStorePaths.length === 0 ? null : image.otherStorePaths.join(' '),
+    'vouched by': image.vouchedBy,
     'deriver': image.deriver,
     'ca': image.ca,
     'signatures': image.signatures.length === 0 ? 'none' : image.signatures.join(' '),
@@ -119,10 +120,11 @@ function * evidenceLines({ verdict, peers = [], notes = [] }: Evidence, paint: P
   for (const note of notes) yield `    note  ${harmless(note)}`
 }
 
-function * stageLines({ stage, verdict, detail, expected, found }: StageResult, paint: Paint): Generator<string> {
+function * stageLines({ stage, verdict, detail, expected, found, signatures = [] }: StageResult, paint: Paint): Generator<string> {
   yield `    ${paint(VERDICT_STYLES[verdict], verdict)}  ${harmless(stage)}: ${harmless(detail)}`
   if (expected !== undefined) yield `      expected  ${harmless(expected)}`
   if (found !== undefined) yield `      found     ${harmless(found)}`
+  for (const { verdict: worth, keyName, text } of signatures) yield `      ${worth} signature of ${harmless(keyName ?? text)}`
 }
 
 const VERDICT_STYLES = { pass: 'green', fail: 'red', skipped: 'dim' } as const satisfies Record<StageResult['verdict'], Style>

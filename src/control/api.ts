@@ -4,7 +4,8 @@ import { imageName, narHashText } from '../image/metadata.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import { MAX_REF_CHARS, tryParseRef, type Ref } from '../image/ref.ts'
 import { STATES } from '../image/states.ts'
-import type { Evidence, StageResult } from '../image/verdict.ts'
+import type { Evidence, SignatureFinding, StageResult } from '../image/verdict.ts'
+import { VOUCHERS } from '../image/voucher.ts'
 
 /**
  * What the control socket speaks: the schemas of every request and answer, used at both ends, and what the server asks
@@ -64,6 +65,8 @@ export const imageSchema = z.object({
   deriver: z.string().nullable(),
   ca: z.string().nullable(),
   signatures: z.array(z.string()).readonly(),
+  /** Why store path, references, deriver and ca are shown; null: there are none, or only claims, which are not shown. */
+  vouchedBy: z.enum(VOUCHERS).nullable(),
   source: z.enum(['import', 'fetch']),
   createdAt: time,
   verifiedAt: time.nullable(),
@@ -74,6 +77,13 @@ export const imageSchema = z.object({
 })
 export type ImageJson = z.output<typeof imageSchema>
 
+const signatureFindingSchema: z.ZodType<SignatureFinding> = z.object({
+  text: z.string(),
+  keyName: z.string().nullable(),
+  verdict: z.enum(['good', 'bad', 'unknown', 'malformed']),
+  madeBy: z.string().nullable(),
+})
+
 export const stageSchema: z.ZodType<StageResult> = z.object({
   stage: z.string(),
   verdict: z.enum(['pass', 'fail', 'skipped']),
@@ -81,6 +91,7 @@ export const stageSchema: z.ZodType<StageResult> = z.object({
   expected: z.exactOptional(z.string()),
   found: z.exactOptional(z.string()),
   milliseconds: rate,
+  signatures: z.exactOptional(z.array(signatureFindingSchema)),
 })
 
 export const evidenceSchema: z.ZodType<Evidence> = z.object({

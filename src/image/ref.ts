@@ -8,6 +8,9 @@ export type Ref =
   | { readonly kind: 'store-path', readonly storePath: string }
   | { readonly kind: 'name', readonly name: string }
 
+export const REF_KINDS = ['nar-hash', 'store-path', 'name'] as const satisfies readonly Ref['kind'][]
+export type RefKind = (typeof REF_KINDS)[number]
+
 /** Characters of a reference: those of the longest store path that is accepted. */
 export const MAX_REF_CHARS = 1300
 

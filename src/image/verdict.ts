@@ -1,6 +1,18 @@
+/** What one signature of an image is worth on this host. */
+export interface SignatureFinding {
+  /** As it was given. */
+  readonly text: string
+  /** null where the text is no signature. */
+  readonly keyName: string | null
+  /** `good`: a trusted key made it; `bad`: a trusted key has its name and did not make it; `unknown`: no trusted key has its name; `malformed`: it is no signature. */
+  readonly verdict: 'good' | 'bad' | 'unknown' | 'malformed'
+  /** The public key that made a good one. */
+  readonly madeBy: string | null
+}
+
 /** The outcome of one stage of the verify pipeline, with what it saw. */
 export interface StageResult {
-  /** `shape`, `size`, `nar-hash`, `metadata`, … */
+  /** `shape`, `size`, `nar-hash`, `metadata`, `signatures`, `registration` */
   readonly stage: string
   readonly verdict: 'pass' | 'fail' | 'skipped'
   /** One sentence for a person. */
@@ -8,6 +20,8 @@ export interface StageResult {
   readonly expected?: string
   readonly found?: string
   readonly milliseconds: number
+  /** Of the stage `signatures`, where there are any. */
+  readonly signatures?: readonly SignatureFinding[]
 }
 
 /** What the verify pipeline says of a tree; `reason` is the detail of the first stage that failed. */
@@ -32,4 +46,10 @@ export interface Evidence {
   readonly verdict?: Verdict
   readonly peers?: readonly PeerShare[]
   readonly notes?: readonly string[]
+}
+
+/** Whether it was the policy of this host alone that failed an image: nothing was found wrong with its bytes. */
+export function isPolicyRefusal({ stages }: Pick<Verdict, 'stages'>): boolean {
+  const failed = stages.filter(({ verdict }) => verdict === 'fail')
+  return failed.length > 0 && failed.every(({ stage }) => stage === 'signatures')
 }

@@ -3,17 +3,24 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { setImmediate } from 'node:timers/promises'
 import { NarvikError } from '../errors.ts'
 import { FILE_BUFFER_BYTES, SMALL_FILE_BYTES } from '../limits.ts'
+import { changeTime } from './change-time.ts'
 import { changedError, OPEN_FILE, TreeCursor } from './directory.ts'
 import type { Layout, Segment } from './layout.ts'
+
+export interface ReadOptions {
+  readonly signal?: AbortSignal
+  /** The newest change time that a file may have, in microseconds; a newer one is as good as another size. */
+  readonly unchangedSince?: number
+}
 
 /**
  * The bytes of a range of the NAR, from the tree at `root` that the layout is of. Each buffer is newly allocated and of
  * FILE_BUFFER_BYTES at most, so the taker may keep it. Framing comes from the layout; a file is read as far as the range needs.
- * @throws NarvikError `changed-while-reading` where a file is gone, replaced, or not of its size; never follows a symlink.
+ * @throws NarvikError `changed-while-reading` where a file is gone, replaced, changed, or not of its size; never follows a symlink.
  */
-export async function* readRange(root: string, layout: Layout, offset: number, length: number, { signal }: { signal?: AbortSignal } = {}): AsyncGenerator<Buffer, void, undefined> {
+export async function* readRange(root: string, layout: Layout, offset: number, length: number, { signal, unchangedSince = Infinity }: ReadOptions = {}): AsyncGenerator<Buffer, void, undefined> {
   layout.checkRange(offset, length)
-  const reader = new TreeReader(root, layout)
+  const reader = new TreeReader(root, layout, unchangedSince)
   try {
     let out = Buffer.allocUnsafeSlow(Math.min(length, FILE_BUFFER_BYTES))
     let filled = 0
@@ -44,10 +51,12 @@ export async function* readRange(root: string, layout: Layout, offset: number, l
 class TreeReader {
   readonly #layout: Layout
   readonly #cursor: TreeCursor
+  readonly #unchangedSince: number
   #file: { entry: number, handle: FileHandle } | undefined
 
-  constructor(root: string, layout: Layout) {
+  constructor(root: string, layout: Layout, unchangedSince: number) {
     this.#layout = layout
+    this.#unchangedSince = unchangedSince
     this.#cursor = new TreeCursor(root, layout.listing)
   }
 
@@ -101,6 +110,7 @@ class TreeReader {
 
   #checkFile(entry: number, stat: Stats): void {
     const { listing } = this.#layout
+    if (changeTime(stat) > this.#unchangedSince) throw this.#changed(entry, `found it changed at ${stat.ctime.toISOString()}, needed it as it was proven`)
     if (stat.isFile() && stat.size === listing.size(entry) && ((stat.mode & 0o100) !== 0) === listing.executable(entry)) return
     const found = `${stat.isFile() ? 'a file' : 'no file'} of ${stat.size} bytes, mode ${(stat.mode & 0o7777).toString(8)}`
     throw this.#changed(entry, `found ${found}, needed one of ${listing.size(entry)} bytes${listing.executable(entry) ? ', executable' : ''}`)

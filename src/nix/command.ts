@@ -1,14 +1,14 @@
 import { resolve } from 'node:path'
-import type { ChildProcess } from 'node:child_process'
-import type { Writable } from 'node:stream'
-import { execa } from 'execa'
 import { NarvikError } from '../errors.ts'
-import { MAX_CLOSURE_PATHS, MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_NIX_STDERR_BYTES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
-import { classifyMessage, NixError, whatNixSaid, type NixFailure } from './nix-error.ts'
+import { MAX_CLOSURE_PATHS, MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
+import { execute, openPipes, type Abortable, type Answer, type RunOptions, type StoreDaemon } from './execute.ts'
+import { isRegisteredRoot } from './gc-root.ts'
+import { NixError } from './nix-error.ts'
 import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
 import { Slots } from './slots.ts'
 import { locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
+import { stampOf } from './store-stamp.ts'
 import { isStoreName, parseStorePath, tryParseStorePath } from './store-path.ts'
 import { hasJsonFormat, isSupported, parseNixVersion, type NixFlavour, type NixVersion } from './version.ts'
 import type { Logger } from '../log.ts'
@@ -32,8 +32,28 @@ export type NixProbe =
   | { readonly available: true, readonly version: string, readonly flavour: NixFlavour }
   | { readonly available: false, readonly reason: string }
 
-interface Abortable { readonly signal?: AbortSignal | undefined }
-interface RunOptions extends Abortable { readonly timeoutMs?: number | undefined }
+export interface VerifyPathOptions extends Abortable {
+  readonly contents?: boolean
+  readonly trust?: boolean
+  /** Public keys in place of those of nix.conf. */
+  readonly keys?: readonly string[]
+}
+
+/** What Nix found of a path; null where it was not asked. */
+export interface NixVerdict {
+  readonly intact: boolean | null
+  readonly trusted: boolean | null
+  /** What Nix said about it. */
+  readonly said: string
+}
+
+/** Bits of the exit code of `nix store verify`; 4 is for what could not be checked (nix: src/nix/verify.cc). */
+const CORRUPT = 1
+const UNTRUSTED = 2
+/** Whatever else goes wrong ends with 1 as well: only what Nix says tells a corrupt path from a Nix that failed. */
+function isVerifyFinding(exitCode: number, said: string): boolean {
+  return exitCode === UNTRUSTED || ((exitCode === CORRUPT || exitCode === (CORRUPT | UNTRUSTED)) && said.includes('was modified'))
+}
 
 const DEFAULTS = { queryTimeoutMs: NIX_QUERY_TIMEOUT_MS, killDelayMs: NIX_KILL_DELAY_MS, maxOutputBytes: MAX_NIX_OUTPUT_BYTES }
 
@@ -108,6 +128,14 @@ export class NixCommand {
   }
 
   /**
+   * While it is the same, Nix would say the same of a path; null where that can't be told, so that Nix has to be asked.
+   * Starts no process.
+   */
+  stamp(path: string): string | null {
+    return stampOf(this.#location, parseStorePath(path, this.storeDir).baseName)
+  }
+
+  /**
    * Copies a tree into the store, as `nix store add-path` does.
    * @returns the store path.
    */
@@ -119,6 +147,41 @@ export class NixCommand {
     const answer = (await this.#run(['store', 'add-path', '--name', name, resolve(path)], options)).trim()
     if (tryParseStorePath(answer, this.storeDir)?.name === name) return answer
     throw new NixError('bad-output', `Cannot add ${path} to the Nix store: found ${quote(answer)} as the answer of nix store add-path, needed a store path in ${this.storeDir} with the name ${name}`)
+  }
+
+  /**
+   * Makes `link` a link to a valid path of the store, and has Nix register it as an indirect root: while the link is
+   * there, the path and all that it refers to stay. Through the daemon it needs no privileges. Nix makes what it is asked
+   * to protect where that is missing: so nothing is looked for elsewhere, and no derivation is taken, which would be built.
+   */
+  async addRoot(link: string, path: string, options: Abortable = {}): Promise<void> {
+    parseStorePath(path, this.storeDir)
+    if (path.endsWith('.drv')) throw new NarvikError('invalid-argument', `Cannot protect ${path}: found a derivation, which Nix would build, needed any other store path`)
+    await this.#needStore(`protect ${path}`)
+    const args = ['--add-root', link, '--indirect', '--realise', path, '--option', 'substitute', 'false']
+    await this.#run(args, { ...options, program: 'nix-store', timeoutMs: this.#init.queryTimeoutMs })
+    if (!await this.hasRoot(link) && this.#location.stateDir !== null) throw new NixError('bad-output', `Cannot protect ${path}: found no registration of ${link} after nix-store --add-root, needed one`)
+  }
+
+  /** Whether Nix knows a link as a root. */
+  async hasRoot(link: string): Promise<boolean> {
+    return await isRegisteredRoot(this.#location, link)
+  }
+
+  /**
+   * Has Nix check a valid path, as `nix store verify` does: its contents against the hash that the store has for it, and
+   * whether it is trusted. Reads all of it.
+   * @throws NixError `not-valid` where the store has no such path.
+   */
+  async verify(path: string, { signal, contents = true, trust = true, keys }: VerifyPathOptions = {}): Promise<NixVerdict> {
+    parseStorePath(path, this.storeDir)
+    await this.#needStore(`verify ${path}`)
+    await this.#knownVersion({ signal })
+    const asked = [...contents ? [] : ['--no-contents'], ...trust ? [] : ['--no-trust'], ...keys === undefined ? [] : ['--option', 'trusted-public-keys', keys.join(' ')]]
+    const derivation = path.endsWith('.drv') ? ['--derivation'] : []
+    const answer = await this.#ask(['store', 'verify', '--option', 'substitute', 'false', ...asked, ...derivation, path], { signal, accepted: isVerifyFinding })
+    const found = (bit: number): boolean => (answer.exitCode & bit) !== 0
+    return { intact: contents ? !found(CORRUPT) : null, trusted: trust ? !found(UNTRUSTED) : null, said: answer.said }
   }
 
   /** Whether this user can add paths: to the store itself, or through its daemon. */
@@ -141,9 +204,12 @@ export class NixCommand {
     await this.#needStore('write to the Nix store')
     await this.#knownVersion({ signal })
     signal?.throwIfAborted()
-    const program = this.#init.binDir === undefined ? 'nix-daemon' : resolve(this.#init.binDir, 'nix-daemon')
     const store = this.#init.store === undefined ? [] : ['--store', this.#init.store]
-    return openPipes(program, ['--stdio', ...store], { env: this.#env, killDelayMs: this.#init.killDelayMs, signal })
+    return openPipes(this.#sibling('nix-daemon'), ['--stdio', ...store], { env: this.#env, killDelayMs: this.#init.killDelayMs, signal })
+  }
+
+  #sibling(program: string): string {
+    return this.#init.binDir === undefined ? program : resolve(this.#init.binDir, program)
   }
 
   async #needStore(action: string): Promise<void> {
@@ -177,72 +243,25 @@ export class NixCommand {
     }
   }
 
-  async #run(args: readonly string[], { signal, timeoutMs }: RunOptions): Promise<string> {
+  async #run(args: readonly string[], options: RunOptions): Promise<string> {
+    return (await this.#ask(args, options)).stdout
+  }
+
+  async #ask(args: readonly string[], { signal, timeoutMs, program, accepted = () => false }: RunOptions): Promise<Answer> {
     const store = this.#init.store === undefined || args[0] === '--version' ? [] : ['--store', this.#init.store]
-    const command = `nix ${args.slice(0, args[0] === 'store' ? 2 : 1).join(' ')}`
+    const command = `${program ?? 'nix'} ${args.slice(0, args[0] === 'store' ? 2 : 1).join(' ')}`
     // What takes as long as the tree is large must not keep short questions waiting.
     const slots = timeoutMs === undefined ? this.#additions : this.#queries
     return await slots.run(async () => {
       const started = performance.now()
       try {
         const { killDelayMs, maxOutputBytes } = this.#init
-        return await execute({ program: this.#program, args: [...args, ...store], command, env: this.#env, killDelayMs, maxOutputBytes, timeoutMs, signal })
+        return await execute({ program: program === undefined ? this.#program : this.#sibling(program), accepted, args: [...args, ...store], command, env: this.#env, killDelayMs, maxOutputBytes, timeoutMs, signal })
       } finally {
         this.#logger.debug('Nix command ended', { command, arguments: args.length, milliseconds: Math.round(performance.now() - started) })
       }
     }, signal)
   }
-}
-
-/** A running `nix-daemon --stdio`. */
-export interface StoreDaemon {
-  readonly output: AsyncIterable<Uint8Array>
-  /** Resolves when there is room for more; rejects once nobody reads any more. */
-  write(...parts: Uint8Array[]): Promise<void>
-  /**
-   * Ends the process and answers with what it wrote to standard error; Nix drops what is under way.
-   * @throws NixError `missing` where there never was a process.
-   */
-  stop(): Promise<string>
-}
-
-function openPipes(program: string, args: readonly string[], { env, killDelayMs, signal }: Pick<Execution, 'env' | 'killDelayMs' | 'signal'>): StoreDaemon {
-  const stop = new AbortController()
-  const onAbort = (): void => { stop.abort(signal?.reason) }
-  signal?.addEventListener('abort', onAbort)
-  const subprocess = execa(program, args, {
-    env, extendEnv: false, cwd: '/', stdin: 'pipe', encoding: 'buffer', reject: false,
-    // What it sends is taken as it comes; of what it complains about, the end is kept.
-    buffer: { stdout: false, stderr: true }, maxBuffer: { stderr: MAX_NIX_STDERR_BYTES },
-    cancelSignal: stop.signal, killDescendants: true, forceKillAfterDelay: killDelayMs,
-  })
-  // A pipe that breaks is seen by whoever writes, and by the end of the output.
-  subprocess.stdin.on('error', () => undefined)
-  return {
-    output: subprocess.stdout,
-    write: async (...parts) => {
-      let hasRoom = true
-      for (const part of parts) hasRoom = subprocess.stdin.write(part)
-      if (!hasRoom && subprocess.stdin.writable) await drained(subprocess.stdin)
-      if (!subprocess.stdin.writable) throw new NarvikError('nix-failed', `Cannot write to ${program}: found its input closed, needed it open`)
-    },
-    stop: async () => {
-      signal?.removeEventListener('abort', onAbort)
-      subprocess.stdin.destroy()
-      stop.abort()
-      const { stderr } = await subprocess
-      if (subprocess.pid === undefined) throw new NixError('missing', `Cannot write to the Nix store: found no program ${program} that can be run, needed it`)
-      return whatNixSaid(Buffer.from(stderr).toString('utf8'))
-    },
-  }
-}
-
-async function drained(stream: Writable): Promise<void> {
-  const { promise, resolve: done } = Promise.withResolvers<undefined>()
-  const wake = (): void => { done(undefined) }
-  for (const event of ['drain', 'close', 'error']) stream.on(event, wake)
-  await promise
-  for (const event of ['drain', 'close', 'error']) stream.off(event, wake)
 }
 
 function commandEnvironment(env: Readonly<Record<string, string | undefined>>): Record<string, string | undefined> {
@@ -272,101 +291,4 @@ function checkAnswer(asked: readonly string[], infos: Map<string, NixPathInfo | 
   const extra = [...infos.keys()].find(path => !known.has(path))
   if (missing === undefined && extra === undefined) return infos
   throw new NixError('bad-output', `Cannot take the answer of nix path-info: found ${extra ?? 'nothing'}, needed ${missing ?? 'only the paths that were asked for'}`)
-}
-
-interface Execution extends RunOptions {
-  readonly program: string
-  readonly args: readonly string[]
-  /** As a person would say it. */
-  readonly command: string
-  readonly env: Readonly<Record<string, string | undefined>>
-  readonly killDelayMs: number
-  readonly maxOutputBytes: number
-}
-
-const GIVE_UP_MS = 1000
-
-/** Runs a program in a process group of its own and returns what it wrote, however it behaves. */
-async function execute(execution: Execution): Promise<string> {
-  const { program, args, env, killDelayMs, maxOutputBytes, timeoutMs, signal } = execution
-  signal?.throwIfAborted()
-  const stop = new AbortController()
-  const { promise: givenUp, reject: giveUp } = Promise.withResolvers<never>()
-  const subprocess = execa(program, args, {
-    env,
-    extendEnv: false,
-    cwd: '/',
-    stdin: 'ignore',
-    encoding: 'buffer',
-    stripFinalNewline: false,
-    maxBuffer: maxOutputBytes,
-    cancelSignal: stop.signal,
-    killDescendants: true,
-    forceKillAfterDelay: killDelayMs,
-    reject: false,
-  })
-  const end = (reason: unknown): void => { stop.abort(reason) }
-  const onAbort = (): void => { end(signal?.reason) }
-  signal?.addEventListener('abort', onAbort)
-  const timeout = timeoutMs === undefined ? undefined : setTimeout(() => { end(timedOut(execution)) }, timeoutMs)
-  let grace: NodeJS.Timeout | undefined
-  stop.signal.addEventListener('abort', () => {
-    // A process that can not be killed, or one that left the group and keeps our pipe open, must not hold us up.
-    grace = setTimeout(() => { giveUp(stop.signal.reason) }, killDelayMs + GIVE_UP_MS)
-  })
-  try {
-    const result = await Promise.race([subprocess, givenUp])
-    stop.signal.throwIfAborted()
-    return answerOf(result, execution)
-  } finally {
-    signal?.removeEventListener('abort', onAbort)
-    clearTimeout(timeout)
-    clearTimeout(grace)
-    if (stop.signal.aborted) abandon(subprocess.nodeChildProcess)
-  }
-}
-
-function timedOut({ command, timeoutMs }: Execution): NixError {
-  return new NixError('timed-out', `Cannot run ${command}: found no answer after ${timeoutMs ?? 0} ms, needed one`)
-}
-
-/** What is used of execa's result. */
-interface ExecutionResult {
-  readonly isMaxBuffer: boolean
-  /** Of a system error, for instance when the program could not be started. */
-  readonly code?: string | undefined
-  readonly signal?: string | undefined
-  readonly exitCode?: number | undefined
-  readonly stdout: Uint8Array
-  readonly stderr: Uint8Array
-  readonly cause?: unknown
-}
-
-function answerOf(result: ExecutionResult, { command, program, maxOutputBytes }: Execution): string {
-  const fail = (kind: NixFailure, found: string, needed: string): NixError => new NixError(kind, `Cannot run ${command}: found ${found}, needed ${needed}`, { cause: result.cause })
-  if (result.isMaxBuffer) throw fail('bad-output', `more than ${maxOutputBytes} bytes of output`, 'less')
-  if (result.code === 'ENOENT') throw fail('missing', `no program ${program}`, 'Nix')
-  if (result.code === 'EACCES') throw fail('permission', `that ${program} may not be run`, 'the right to run it')
-  if (result.code !== undefined) throw fail('failed', `the system error ${result.code}`, `to start ${program}`)
-  const said = whatNixSaid(Buffer.from(result.stderr).toString('utf8'))
-  if (result.signal !== undefined) throw fail('killed', `that ${result.signal} ended it (it said: ${said})`, 'an answer')
-  if (result.exitCode !== 0) throw fail(classifyMessage(said), `exit code ${result.exitCode ?? 'unknown'} and ${said}`, 'an answer')
-  try {
-    return new TextDecoder('utf-8', { fatal: true }).decode(result.stdout)
-  } catch {
-    throw fail('bad-output', 'bytes that are not UTF-8', 'text')
-  }
-}
-
-/** Lets go of a process that was told to end, and ends what it left behind in its group. */
-function abandon(child: ChildProcess): void {
-  child.stdout?.destroy()
-  child.stderr?.destroy()
-  child.unref()
-  if (child.pid === undefined) return
-  try {
-    process.kill(-child.pid, 'SIGKILL')
-  } catch {
-    // The whole group is gone, as it should be.
-  }
 }

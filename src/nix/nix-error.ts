@@ -36,7 +36,7 @@ const PATTERNS: readonly (readonly [NixFailure, RegExp])[] = [
   ['feature-disabled', /experimental (?:Nix )?feature '[^']*' is disabled/],
   ['too-old', /unrecogni[sz]ed flag|is not a recogni[sz]ed command|unknown (?:flag|command)/],
   ['permission', /permission denied|operation not permitted|read-only file system|you are not privileged|lacks? a (?:valid )?signature/i],
-  ['not-valid', /path '[^']*' is not valid|is not a valid store path/],
+  ['not-valid', /path '[^']*' is not valid|is not a valid store path|build of '[^']*' failed|is required, but there is no substituter|does not exist and cannot be (?:built|created)/],
 ]
 
 const SHOWN_CHARACTERS = 600

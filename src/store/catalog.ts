@@ -2,12 +2,15 @@ import { NarvikError } from '../errors.ts'
 import { imageName } from '../image/metadata.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import type { RefKind } from '../image/ref.ts'
 import { nextState } from '../image/states.ts'
 import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
+import type { Voucher } from '../image/voucher.ts'
 import { fromSqliteError, openDatabase } from './database.ts'
 import type { Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
+import { KnownPaths } from './known-paths.ts'
 import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
 import { prepareStatements } from './statements.ts'
 import type { Statements } from './statements.ts'
@@ -18,6 +21,8 @@ export interface NewImage {
   /** Where the tree is once it is verified. */
   readonly place: ImagePlace
   readonly name?: string | null
+  /** By its NAR hash where absent. */
+  readonly askedBy?: RefKind
   /** For a person, for instance why Nix's metadata is absent. */
   readonly note?: string | null
 }
@@ -26,6 +31,17 @@ export interface TransitionDetails {
   /** One sentence for a person: why the state changes. */
   readonly reason: string
   readonly evidence?: Evidence
+  /** Who vouches for the store path from now on; where absent, that stays as it is. */
+  readonly vouchedBy?: Voucher | null
+  /** The newest change time in the tree before it was proven; where absent, that stays as it is. */
+  readonly newestChange?: number | null
+}
+
+export interface Description {
+  /** The note is kept where there is none. */
+  readonly note?: string | null
+  /** Who vouches for the store path; nobody where absent. */
+  readonly vouchedBy?: Voucher | null
 }
 
 /** One step in the journal of an image. */
@@ -45,6 +61,8 @@ interface Step {
  * where the disk fails; nothing is half written then.
  */
 export class Catalog {
+  /** What Nix has said of store paths. */
+  readonly knownPaths: KnownPaths
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -52,6 +70,7 @@ export class Catalog {
   private constructor(database: Database, now: () => Date) {
     this.#database = database
     this.#sql = prepareStatements(database)
+    this.knownPaths = new KnownPaths(database, now)
     this.#now = now
   }
 
@@ -75,7 +94,7 @@ export class Catalog {
     return this.#read(() => this.#sql.byName.get(name))
   }
 
-  /** Several images may claim one store path: a verified one comes first, then the newest. */
+  /** Several images may claim one store path: the one that is vouched for at that path comes first, then a verified one, then the newest. */
   getByStorePath(storePath: string): ImageRow | undefined {
     return this.#read(() => this.#sql.byStorePath.get({ path: storePath }))
   }
@@ -90,7 +109,7 @@ export class Catalog {
    * @throws NarvikError `conflict` where there is one, `name-taken` where another image has the name.
    */
   create(image: NewImage, reason = image.source === 'import' ? 'Imported' : 'Asked for'): ImageRow {
-    const { narHash, source, place, name = null, note = null } = image
+    const { narHash, source, place, name = null, note = null, askedBy = 'nar-hash' } = image
     return this.#write(`create ${narHash.toSri()}`, () => {
       const present = this.get(narHash)
       if (present !== undefined) {
@@ -98,7 +117,7 @@ export class Catalog {
       }
       this.#requireFreeName(name, narHash)
       this.#append(narHash, { event: 'create', from: null, to: 'wanted', details: { reason } })
-      this.#sql.insert.run({ narHash: narHash.bytes, name, source, place, reason, note, at: this.#now().getTime() })
+      this.#sql.insert.run({ narHash: narHash.bytes, name, source, place, askedBy, reason, note, at: this.#now().getTime() })
       return this.#require(narHash, 'create')
     })
   }
@@ -118,10 +137,10 @@ export class Catalog {
 
   /**
    * Puts down what is known of an image that is not verified yet, in place of what was. The name is left as it is: a
-   * host names its images itself. A `note` is kept until another is given.
+   * host names its images itself.
    * @throws NarvikError `not-found`, or `conflict` where the image is verified.
    */
-  describe(narHash: NarHash, metadata: ImageMetadata, manifest: Uint8Array | null, { note }: { note?: string | null } = {}): ImageRow {
+  describe(narHash: NarHash, metadata: ImageMetadata, manifest: Uint8Array | null, { note, vouchedBy = null }: Description = {}): ImageRow {
     return this.#write(`describe ${narHash.toSri()}`, () => {
       const row = this.#require(narHash, 'describe')
       if (row.state === 'verified') {
@@ -132,7 +151,7 @@ export class Catalog {
       }
       this.#sql.describe.run({
         narHash: narHash.bytes, narSize: metadata.narSize, storePath: metadata.storePath, deriver: metadata.deriver,
-        ca: metadata.ca, manifestDigest: metadata.manifestDigest, note: note === undefined ? row.note : note,
+        ca: metadata.ca, manifestDigest: metadata.manifestDigest, vouchedBy, note: note === undefined ? row.note : note,
       })
       this.#putLists(narHash, metadata, manifest)
       return this.#require(narHash, 'describe')
@@ -151,7 +170,8 @@ export class Catalog {
 
   /**
    * The only way in which the state of an image changes, in one transaction with the journal entry that says why. An
-   * image that is retried is to be received from peers: its source becomes `fetch` and its place `content`.
+   * image that is retried is to be received from peers: its source becomes `fetch` and its place `content`, and nobody vouches for
+   * its store path.
    * @throws NarvikError `not-found`, or `conflict` where the table of transitions has no such step from its state, or
    * where an image would pass whose size or place is not known.
    */
@@ -165,6 +185,8 @@ export class Catalog {
       this.#sql.setState.run({
         narHash: narHash.bytes, state: to, reason: verified ? null : details.reason, verifiedAt: verified ? this.#now().getTime() : null,
       })
+      if (details.vouchedBy !== undefined) this.#sql.setVouchedBy.run({ narHash: narHash.bytes, vouchedBy: details.vouchedBy })
+      if (details.newestChange !== undefined) this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange: details.newestChange })
       if (event === 'retry') this.#sql.setOrigin.run({ narHash: narHash.bytes, source: 'fetch', place: 'content' })
       return this.#require(narHash, event)
     })
@@ -175,8 +197,8 @@ export class Catalog {
     return run(`read the store paths of ${narHash.toSri()}`, () => {
       const row = this.get(narHash)
       if (row === undefined) return []
-      const { storePath, references, deriver, ca, signatures } = row
-      const first = storePath === null ? [] : [{ storePath, references, deriver, ca, signatures }]
+      const { storePath, references, deriver, ca, signatures, vouchedBy } = row
+      const first = storePath === null ? [] : [{ storePath, references, deriver, ca, signatures, vouchedBy }]
       return [...first, ...this.#sql.otherPaths.all(narHash.bytes).map(toRegistration).filter(other => other.storePath !== storePath)]
     })
   }
@@ -185,12 +207,39 @@ export class Catalog {
    * Puts down that an image is at a store path as well; nothing changes where that is the path of its row.
    * @throws NarvikError `not-found`.
    */
-  addStorePath(narHash: NarHash, { storePath, references, deriver, ca, signatures }: Registration): void {
+  addStorePath(narHash: NarHash, { storePath, references, deriver, ca, signatures, vouchedBy }: Registration): void {
     this.#write(`add a store path to ${narHash.toSri()}`, () => {
       if (this.#require(narHash, 'add a store path to').storePath === storePath) return
       this.#sql.addOtherPath.run({
-        narHash: narHash.bytes, storePath, deriver, ca, references: JSON.stringify([...new Set(references)].sort()), signatures: JSON.stringify(signatures),
+        narHash: narHash.bytes, storePath, deriver, ca, references: JSON.stringify([...new Set(references)].sort()), signatures: JSON.stringify(signatures), vouchedBy,
       })
+    })
+  }
+
+  /** Puts down under which policy the image is asked for now. */
+  setAskedBy(narHash: NarHash, askedBy: RefKind): ImageRow {
+    return this.#write(`note how ${narHash.toSri()} is asked for`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setAskedBy.run({ narHash: narHash.bytes, askedBy })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Puts down that a verified image was proven again while its tree was as new as this. */
+  setNewestChange(narHash: NarHash, newestChange: number | null): ImageRow {
+    return this.#write(`note the state of ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Puts down who vouches for the store path, when the keys that this host trusts have changed. */
+  setVouchedBy(narHash: NarHash, vouchedBy: Voucher | null): ImageRow {
+    return this.#write(`note who vouches for ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setVouchedBy.run({ narHash: narHash.bytes, vouchedBy })
+      return this.#require(narHash, 'note')
     })
   }
 

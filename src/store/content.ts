@@ -13,6 +13,7 @@ import type { ImageRow } from './image-row.ts'
 import { takeInventory } from './inventory.ts'
 import type { Inventory } from './inventory.ts'
 import { DirectoryLock } from './lock.ts'
+import { RootLinks } from './root-links.ts'
 import { readProgressFile, writeProgressFile } from './progress.ts'
 import type { Progress } from './progress.ts'
 
@@ -33,9 +34,12 @@ export interface Stage {
 export class Content {
   readonly #directories: Directories
   readonly #lock: DirectoryLock
+  /** What keeps Nix's garbage collector away from images in its store. */
+  readonly roots: RootLinks
 
   private constructor(directories: Directories, lock: DirectoryLock) {
     this.#directories = directories
+    this.roots = new RootLinks(directories.roots)
     this.#lock = lock
   }
 

@@ -8,6 +8,7 @@ export interface Directories {
   readonly quarantine: string
   readonly images: string
   readonly names: string
+  readonly roots: string
 }
 
 /**
@@ -30,11 +31,12 @@ export async function prepareRoot(path: string): Promise<string> {
 
 /** Makes what is absent inside the data directory. To be called by the process that holds its lock. */
 export async function prepareDirectories(root: string): Promise<Directories> {
-  const directories = { root, quarantine: join(root, 'quarantine'), images: join(root, 'images'), names: join(root, 'by-name') }
+  const directories = { root, quarantine: join(root, 'quarantine'), images: join(root, 'images'), names: join(root, 'by-name'), roots: join(root, 'gcroots') }
   try {
     const quarantine = await prepare(directories.quarantine, 0o700)
     const images = await prepare(directories.images, 0o755)
     await prepare(directories.names, 0o755)
+    await prepare(directories.roots, 0o755)
     if (quarantine.dev !== images.dev) {
       throw new NarvikError('conflict', `Cannot open the data directory ${root}: found quarantine and images on two file systems, needed them on one`, { hint: 'An image is published by renaming it; mount one file system over the whole data directory' })
     }

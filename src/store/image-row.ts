@@ -1,6 +1,8 @@
 import type { NarHash } from '../image/nar-hash.ts'
 import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
+import type { RefKind } from '../image/ref.ts'
+import type { Voucher } from '../image/voucher.ts'
 
 export const SOURCES = ['import', 'fetch'] as const
 /** How the image came to this host. */
@@ -28,6 +30,12 @@ export interface ImageRow {
   readonly state: ImageState
   readonly source: ImageSource
   readonly place: ImagePlace
+  /** How it was asked for, which decides how many signatures it needs. */
+  readonly askedBy: RefKind
+  /** Why store path, references, deriver and content address may be believed; null: they are claims of a peer. */
+  readonly vouchedBy: Voucher | null
+  /** The newest change time of its tree when it was proven, in microseconds; null where that is not in the Nix store. */
+  readonly newestChange: number | null
   /** Why it is in its state; null when it is verified. */
   readonly reason: string | null
   /** For a person, for instance why Nix's metadata is absent. */
@@ -44,6 +52,8 @@ export interface Registration {
   readonly deriver: string | null
   readonly ca: string | null
   readonly signatures: readonly string[]
+  /** Why all that may be believed; null: it is a claim of a peer. */
+  readonly vouchedBy: Voucher | null
 }
 
 /** What the journal records: the changes of state, and the beginning and the end of the image's row. */

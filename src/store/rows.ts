@@ -1,6 +1,8 @@
 import { NarHash } from '../image/nar-hash.ts'
+import { REF_KINDS } from '../image/ref.ts'
 import { EVENTS, STATES } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
+import { VOUCHERS } from '../image/voucher.ts'
 import { corruptValue } from './database.ts'
 import { PLACES, SOURCES } from './image-row.ts'
 import type { ImageRow, JournalEntry, Registration } from './image-row.ts'
@@ -17,6 +19,9 @@ export interface StoredImage {
   state: string
   source: string
   place: string
+  asked_by: string
+  vouched_by: string | null
+  newest_change: number | null
   reason: string | null
   note: string | null
   created_at: number
@@ -32,6 +37,7 @@ export interface StoredRegistration {
   ca: string | null
   references_json: string
   signatures_json: string
+  vouched_by: string | null
 }
 
 /** A row of `journal`, as SQLite gives it. */
@@ -69,6 +75,9 @@ export function toImageRow(stored: StoredImage): ImageRow {
       state: oneOf(STATES, stored.state),
       source: oneOf(SOURCES, stored.source),
       place: oneOf(PLACES, stored.place),
+      askedBy: oneOf(REF_KINDS, stored.asked_by),
+      vouchedBy: stored.vouched_by === null ? null : oneOf(VOUCHERS, stored.vouched_by),
+      newestChange: stored.newest_change,
       reason: stored.reason,
       note: stored.note,
       createdAt: new Date(stored.created_at),
@@ -96,9 +105,9 @@ export function toJournalEntry(stored: StoredEntry): JournalEntry {
 }
 
 /** @throws NarvikError `corrupt-catalog` where a value is none that Narvik writes. */
-export function toRegistration({ store_path: storePath, deriver, ca, references_json: references, signatures_json: signatures }: StoredRegistration): Registration {
+export function toRegistration({ store_path: storePath, deriver, ca, references_json: references, signatures_json: signatures, vouched_by: voucher }: StoredRegistration): Registration {
   try {
-    return { storePath, deriver, ca, references: texts(references), signatures: texts(signatures) }
+    return { storePath, deriver, ca, references: texts(references), signatures: texts(signatures), vouchedBy: voucher === null ? null : oneOf(VOUCHERS, voucher) }
   } catch (error) {
     throw corruptValue('a store path that makes no sense', error)
   }

@@ -18,6 +18,9 @@ export interface Statements {
   readonly describe: Statement<[object]>
   readonly setName: Statement<[object]>
   readonly setState: Statement<[object]>
+  readonly setAskedBy: Statement<[object]>
+  readonly setVouchedBy: Statement<[object]>
+  readonly setNewestChange: Statement<[object]>
   readonly setOrigin: Statement<[object]>
   readonly remove: Statement<Key>
   readonly dropReferences: Statement<Key>
@@ -37,23 +40,29 @@ export function prepareStatements(database: Database): Statements {
     byName: database.prepare(`${SELECT_IMAGES} WHERE name = ?`),
     byStorePath: database.prepare(`${SELECT_IMAGES}
       WHERE nar_hash IN (SELECT nar_hash FROM images WHERE store_path = @path UNION SELECT nar_hash FROM other_store_paths WHERE store_path = @path)
-      ORDER BY state = 'verified' DESC, created_at DESC LIMIT 1`),
-    otherPaths: database.prepare('SELECT store_path, deriver, ca, references_json, signatures_json FROM other_store_paths WHERE nar_hash = ? ORDER BY store_path'),
+      ORDER BY
+        (vouched_by IS NOT NULL AND store_path IS @path)
+          OR EXISTS (SELECT 1 FROM other_store_paths AS other WHERE other.nar_hash = images.nar_hash AND other.store_path = @path AND other.vouched_by IS NOT NULL) DESC,
+        state = 'verified' DESC, created_at DESC LIMIT 1`),
+    otherPaths: database.prepare('SELECT store_path, deriver, ca, references_json, signatures_json, vouched_by FROM other_store_paths WHERE nar_hash = ? ORDER BY store_path'),
     addOtherPath: database.prepare(`
-      INSERT OR REPLACE INTO other_store_paths (store_path, nar_hash, deriver, ca, references_json, signatures_json)
-      VALUES (@storePath, @narHash, @deriver, @ca, @references, @signatures)`),
+      INSERT OR REPLACE INTO other_store_paths (store_path, nar_hash, deriver, ca, references_json, signatures_json, vouched_by)
+      VALUES (@storePath, @narHash, @deriver, @ca, @references, @signatures, @vouchedBy)`),
     byState: database.prepare(`${SELECT_IMAGES} WHERE state = ? ORDER BY created_at, nar_hash`),
     all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
     insert: database.prepare(`
-      INSERT INTO images (nar_hash, name, state, source, place, reason, note, created_at)
-      VALUES (@narHash, @name, 'wanted', @source, @place, @reason, @note, @at)`),
+      INSERT INTO images (nar_hash, name, state, source, place, asked_by, reason, note, created_at)
+      VALUES (@narHash, @name, 'wanted', @source, @place, @askedBy, @reason, @note, @at)`),
     describe: database.prepare(`
       UPDATE images SET nar_size = @narSize, store_path = @storePath, deriver = @deriver, ca = @ca,
-        manifest_digest = @manifestDigest, note = @note
+        manifest_digest = @manifestDigest, note = @note, vouched_by = @vouchedBy
       WHERE nar_hash = @narHash`),
     setName: database.prepare('UPDATE images SET name = @name WHERE nar_hash = @narHash'),
     setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
-    setOrigin: database.prepare('UPDATE images SET source = @source, place = @place WHERE nar_hash = @narHash'),
+    setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),
+    setVouchedBy: database.prepare('UPDATE images SET vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
+    setNewestChange: database.prepare('UPDATE images SET newest_change = @newestChange WHERE nar_hash = @narHash'),
+    setOrigin: database.prepare('UPDATE images SET source = @source, place = @place, vouched_by = NULL, newest_change = NULL WHERE nar_hash = @narHash'),
     remove: database.prepare('DELETE FROM images WHERE nar_hash = ?'),
     dropReferences: database.prepare('DELETE FROM image_references WHERE nar_hash = ?'),
     addReference: database.prepare('INSERT INTO image_references (nar_hash, reference) VALUES (?, ?)'),

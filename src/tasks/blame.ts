@@ -1,7 +1,7 @@
 import { isNarvikError } from '../errors.ts'
 import { Blake3 } from '../image/blake3.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import type { Evidence, PeerShare } from '../image/verdict.ts'
+import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
 import { Layout } from '../nar/layout.ts'
 import { readRange } from '../nar/read-range.ts'
 import type { Proof } from '../verify/pipeline.ts'
@@ -40,8 +40,10 @@ export class Blame {
 
   /** Weighs one attempt by its proof; bans whoever is shown to lie and says so in the evidence. */
   async judge(attempt: Attempt, proof: Proof): Promise<Evidence> {
-    const notes = proof.verdict.verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt)
-    return { peers: this.#shares(attempt, proof.verdict.verdict), notes }
+    // Where only the policy failed it, the bytes are as good as those of an image that passed.
+    const verdict = isPolicyRefusal(proof.verdict) ? 'pass' : proof.verdict.verdict
+    const notes = verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt)
+    return { peers: this.#shares(attempt, verdict), notes }
   }
 
   async #accuse(attempt: Attempt): Promise<string[]> {

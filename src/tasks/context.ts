@@ -1,27 +1,39 @@
+import type { RefKind } from '../image/ref.ts'
 import type { Logger } from '../log.ts'
 import type { NixCommand } from '../nix/command.ts'
+import type { PublicKey } from '../nix/signature.ts'
 import type { P2pNode } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
 import type { Jobs } from './jobs.ts'
+import type { PathInfos } from './path-infos.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
 export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
   readonly node: FleetNode
-  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'closureInfo' | 'startStoreDaemon'>
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'addRoot' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon'>
+  readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
   readonly announcer: Announcer
   readonly logger: Logger
   readonly settings: TaskSettings
 }
 
+/** Whose word this host takes, and how many of them it needs. */
+export interface TrustSettings {
+  readonly keys: readonly PublicKey[]
+  /** Different trusted keys that must have signed an image, by how it is asked for. */
+  readonly needed: Readonly<Record<RefKind, number>>
+}
+
 /** What the tasks use of the network. */
 export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'ban' | 'isBanned'>
 
 export interface TaskSettings {
+  readonly trust: TrustSettings
   /** Whether Nix is asked at all. */
   readonly useNix: boolean
   /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */

@@ -1,17 +1,19 @@
-import { messageOf, NarvikError } from '../errors.ts'
+import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { MAX_PACK_BYTES, MAX_PACKED_NAR_BYTES, MAX_PACKED_NARS } from '../limits.ts'
 import { fetchClosurePaths, fetchNars } from '../p2p/closure/client.ts'
 import type { ClosurePath } from '../p2p/protocol.ts'
 import type { Provider } from '../p2p/router.ts'
-import type { ImageRow } from '../store/image-row.ts'
+import type { ImageRow, Registration } from '../store/image-row.ts'
+import { judgeTrust } from '../verify/trust.ts'
 import { findClosure, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
 import { fetchImage, isPeersFault, resolveImage, type FetchRequest } from './fetch-image.ts'
 import { nameImage } from './name-image.ts'
 import { Providers } from './providers.ts'
 import { receivePacked } from './receive-packed.ts'
-import { checkName } from './refs.ts'
+import { checkName, lookUp } from './refs.ts'
+import { admit, trustQuestion } from './trust.ts'
 
 /**
  * Brings an image with everything that it refers to and that is not here: dependencies first, the image itself last.
@@ -19,7 +21,7 @@ import { checkName } from './refs.ts'
  * was verified stays, and the next call goes on from there.
  */
 export async function fetchClosure(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const narHash = resolveImage(context, request.ref)
+  const { narHash, askedBy } = resolveImage(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const timeout = request.timeoutSeconds === undefined ? [] : [AbortSignal.timeout(request.timeoutSeconds * 1000)]
   const signal = AbortSignal.any([...timeout, ...request.signal === undefined ? [] : [request.signal]])
@@ -34,7 +36,7 @@ export async function fetchClosure(context: TaskContext, request: FetchRequest):
   }
   const row = context.catalog.get(narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot fetch ${narHash.toSri()}: it was removed meanwhile`)
-  return nameImage(context, row, request.name)
+  return nameImage(context, await admit(context, row, askedBy), request.name)
 }
 
 async function isWhole({ catalog }: TaskContext, narHash: NarHash): Promise<boolean> {
@@ -94,7 +96,7 @@ class ClosureFetch {
         this.#providers.failed(provider, messageOf(error))
       }
     }
-    this.#left = this.#paths.map((_path, number) => number).filter(number => !this.#settle(number))
+    this.#left = await this.#unsettled(this.#paths.map((_path, number) => number))
     this.#total = this.#left.reduce((sum, number) => sum + this.#at(number).narSize, 0)
     await this.#checkSpace()
   }
@@ -126,6 +128,7 @@ class ClosureFetch {
   async #receive(pack: readonly number[]): Promise<void> {
     const provider = this.#provider ?? await this.#providers.next()
     this.#provider = undefined
+    let asked = 0
     try {
       const wanted = pack.map(number => this.#at(number))
       const { settings, node } = this.#context
@@ -134,16 +137,22 @@ class ClosureFetch {
       let index = 0
       for await (const nar of answer.nars) {
         const number = pack[index++] ?? 0
+        asked = number
         if (nar !== null) await this.#receiveOne(number, nar, provider)
       }
       this.#provider = provider
     } catch (error) {
       this.#request.signal.throwIfAborted()
+      // Its bytes are right and here, and only this host's policy is against it: other providers are asked for signatures.
+      if (isNarvikError(error, 'refused')) {
+        this.#provider = provider
+        return this.#fetchOne(asked)
+      }
       if (!isPeersFault(error)) throw error
       this.#providers.failed(provider, messageOf(error))
       await this.#checkRejected(pack, error)
     }
-    this.#left = this.#left.filter(number => !this.#settle(number))
+    this.#left = await this.#unsettled(this.#left)
   }
 
   /** Bytes that are proven wrong are the end, where nobody else may have the right ones. */
@@ -180,20 +189,40 @@ class ClosureFetch {
       onProgress: ({ bytes, phase, peers }) => { if (phase === 'receiving') this.#report(peers, bytes) },
     })
     this.#bytes += narSize
-    this.#left = this.#left.filter(other => !this.#settle(other))
+    this.#left = await this.#unsettled(this.#left)
+  }
+
+  /** Those that are not here yet. */
+  async #unsettled(numbers: readonly number[]): Promise<number[]> {
+    const left: number[] = []
+    for (const number of numbers) if (!await this.#settle(number)) left.push(number)
+    return left
   }
 
   /** Whether the path is verified here; if so it is also known under this path. */
-  #settle(number: number): boolean {
+  async #settle(number: number): Promise<boolean> {
     const path = this.#at(number)
     const { catalog } = this.#context
     const row = catalog.get(path.narHash)
-    if (row?.state !== 'verified') return catalog.getByStorePath(path.storePath)?.state === 'verified' && number !== this.#paths.length - 1
+    if (row?.state !== 'verified') return lookUp(catalog, { kind: 'store-path', storePath: path.storePath })?.state === 'verified' && number !== this.#paths.length - 1
     const { storePath, deriver, ca, signatures } = path
-    if (!catalog.registrations(row.narHash).some(known => known.storePath === storePath)) {
-      catalog.addStorePath(row.narHash, { storePath, deriver, ca, signatures, references: this.#referencesOf(path) })
-    }
+    const known = catalog.registrations(row.narHash).find(one => one.storePath === storePath)
+    if (storePath === row.storePath || (known !== undefined && known.vouchedBy !== null)) return true
+    const registration = { storePath, deriver, ca, signatures, references: this.#referencesOf(path) }
+    const vouchedBy = await this.#judge(row, registration)
+    // A claim is not replaced by another one; nor is anything put down of an image that went meanwhile.
+    if ((known === undefined || vouchedBy !== null) && catalog.get(row.narHash) !== undefined) catalog.addStorePath(row.narHash, { ...registration, vouchedBy })
     return true
+  }
+
+  /** Who vouches for a further path of a verified image: a peer says so, and what was measured of the image is known. */
+  async #judge(row: ImageRow, said: Omit<Registration, 'vouchedBy'>): Promise<Registration['vouchedBy']> {
+    const { settings, content } = this.#context
+    const tree = content.visiblePath(row)
+    if (tree === null || row.narSize === null) return null
+    const question = trustQuestion(settings.trust, said, { askedBy: 'nar-hash', local: false })
+    const { vouchedBy } = await judgeTrust(question, { tree, narHash: row.narHash, narSize: row.narSize }, { signal: this.#request.signal })
+    return vouchedBy
   }
 
   #referencesOf({ references }: ClosurePath): string[] {

@@ -1,18 +1,20 @@
 import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { refText, type Ref } from '../image/ref.ts'
+import { refText, type Ref, type RefKind } from '../image/ref.ts'
 import { sealTree } from '../nar/seal.ts'
-import type { PeerShare } from '../image/verdict.ts'
+import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import { verifyTree } from '../verify/pipeline.ts'
+import { verifyTree, type Proof } from '../verify/pipeline.ts'
 import { Attempt } from './attempt.ts'
 import { Blame } from './blame.ts'
 import type { TaskContext } from './context.ts'
+import { askForSignatures } from './ask-for-signatures.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
 import { nameImage } from './name-image.ts'
 import { checkName, lookUp } from './refs.ts'
 import { settle } from './settle.ts'
+import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
 import { proveTree } from './verify-image.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -34,11 +36,13 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const narHash = resolveImage(context, request.ref)
+  const { narHash, askedBy } = resolveImage(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
-  if (known?.state === 'verified') return nameImage(context, known, request.name)
-  return nameImage(context, await waitForFetch(context, narHash, request), request.name)
+  if (known?.state === 'verified') return nameImage(context, await admit(context, known, askedBy), request.name)
+  const row = await waitForFetch(context, { narHash, name: request.name, askedBy }, request)
+  // It may have been fetched for another caller, who asked for it in another way.
+  return nameImage(context, await admit(context, row, askedBy), request.name)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
@@ -50,47 +54,59 @@ export function resumeFetch(context: TaskContext, narHash: NarHash): void {
   })
 }
 
-/** @throws NarvikError `not-found` for a name or store path that the catalog doesn't know. */
-export function resolveImage({ catalog }: TaskContext, ref: Ref): NarHash {
-  if (ref.kind === 'nar-hash') return ref.narHash
-  const known = lookUp(catalog, ref)
-  if (known !== undefined) return known.narHash
+interface Wish {
+  readonly narHash: NarHash
+  readonly name: string | undefined
+  readonly askedBy: RefKind
+}
+
+/**
+ * The NAR hash that is meant, and whose word that rests on. A name in the catalog was given by this host, so it stands
+ * for the hash as it was asked for then; that a store path has this hash may be a peer's claim.
+ * @throws NarvikError `not-found` for a name or store path that the catalog doesn't know.
+ */
+export function resolveImage({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy'> {
+  if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
+  const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
+  if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
   throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, needed a NAR hash`, {
     hint: 'Ask the host that has it for the hash: `narvik show` prints it there',
   })
 }
 
 /** Waits for the image from peers, or from an import on this host that has ended the fetch. */
-async function waitForFetch(context: TaskContext, narHash: NarHash, request: FetchRequest): Promise<ImageRow> {
+async function waitForFetch(context: TaskContext, wish: Wish, request: FetchRequest): Promise<ImageRow> {
   try {
-    return await waitFor(joinFetch(context, narHash, request.name), request)
+    return await waitFor(joinFetch(context, wish), request)
   } catch (error) {
-    const next = context.jobs.find(narHash)
+    const next = context.jobs.find(wish.narHash)
     if (!isNarvikError(error, 'interrupted') || next?.kind !== 'import') throw error
     return waitFor(next as Job<ImageRow>, request)
   }
 }
 
 /** The fetch of the image that is under way, or a new one. */
-function joinFetch(context: TaskContext, narHash: NarHash, name: string | undefined): Job<ImageRow> {
+function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
+  const { narHash } = wish
   const running = context.jobs.find(narHash)
   const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
   if (running?.kind === 'fetch' || isReceiving) return running as Job<ImageRow>
   // One that only looks for providers in the background has used up some of its time: the caller gets all of it.
   if (running?.kind === 'resume') running.abort(new NarvikError('interrupted', 'Cannot go on looking: a caller asks for the image now'))
   return context.jobs.run('fetch', narHash, job => {
-    const fresh = want(context, narHash, name)
+    const fresh = want(context, wish)
     return pursue(context, job, { fresh })
   })
 }
 
 /** Puts the image into state `wanted`; says whether the catalog didn't know it before. */
-function want({ catalog }: TaskContext, narHash: NarHash, name: string | undefined): boolean {
+function want({ catalog }: TaskContext, { narHash, name, askedBy }: Wish): boolean {
   const row = catalog.get(narHash)
   if (row === undefined) {
-    catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null })
+    catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null, askedBy })
     return true
   }
+  if (row.state !== 'verified') catalog.setAskedBy(narHash, askedBy)
   if (name !== undefined) catalog.setName(narHash, name)
   return false
 }
@@ -110,11 +126,35 @@ async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fres
   }
 }
 
-/** Judges what an earlier try has left in quarantine; of what was rejected not a byte is used again. */
+/** Judges what an earlier try has left in quarantine; of what was rejected for its bytes not one is used again. */
 async function takeUp(context: TaskContext, job: Job<unknown>): Promise<ImageRow | undefined> {
   const left = context.catalog.get(job.narHash)
   const row = left?.state === 'quarantined' ? await settle(context, left, await proveTree(context, left, job)) : left
-  return row?.state === 'rejected' ? startOver(context, job.narHash, 'fetched again on request') : row
+  if (row?.state !== 'rejected') return row
+  return await judgeAnew(context, row, job) ?? startOver(context, job.narHash, 'fetched again on request')
+}
+
+/**
+ * Asks the policy again about an image that it alone has rejected: keys, signatures or the way in which it is asked for
+ * may have changed, and its bytes are here. Undefined where it was rejected for its bytes, or they are damaged since.
+ */
+async function judgeAnew(context: TaskContext, { narHash }: ImageRow, job: Job<unknown>): Promise<ImageRow | undefined> {
+  const { catalog, content } = context
+  const verdict = catalog.journal(narHash).findLast(({ event }) => event === 'fail')?.evidence?.verdict
+  if (verdict === undefined || !isPolicyRefusal(verdict)) return undefined
+  catalog.transition(narHash, 'retry', { reason: 'fetched again on request' })
+  catalog.transition(narHash, 'start', { reason: 'its bytes are here' })
+  const row = catalog.transition(narHash, 'complete', { reason: 'only the policy was against it' })
+  const first = await proveTree(context, row, job)
+  const proof = await withSignatures(context, row, { tree: content.quarantineTree(narHash), proof: first, voucher: null, signal: job.signal })
+  const settled = await settle(context, row, proof)
+  if (settled.state === 'verified') return settled
+  if (isPolicyRefusal(proof.verdict)) throw policyRefusal(settled, settled.reason ?? 'it has too few signatures')
+  return undefined
+}
+
+function withSignatures(context: TaskContext, row: ImageRow, refused: Parameters<typeof askForSignatures>[2]): Promise<Proof> {
+  return isPolicyRefusal(refused.proof.verdict) ? askForSignatures(context, row, refused) : Promise.resolve(refused.proof)
 }
 
 /** The bytes go first: an image that is wanted goes on with those that it has. */
@@ -127,8 +167,10 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
   const blame = new Blame(context, job.narHash)
   for (let round = 1; ; round++) {
     const attempt = await receiveWhole(context, job, providers, { exclusive: round > 1 })
-    const row = await prove(context, job, attempt, blame)
+    const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
+    // Nobody sends better bytes than these, and everybody was asked for signatures.
+    if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
     if (blame.isUndecided) providers.startOver()
     if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
@@ -165,16 +207,17 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
 }
 
 /** The same gate as for an import: what is on disk is read again and judged. */
-async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<ImageRow> {
+async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
   const { catalog, content } = context
   const { narHash, signal } = job
   const tree = content.quarantineTree(narHash)
   job.report({ phase: 'verifying', bytes: 0 })
   await sealTree(tree)
   const row = catalog.transition(narHash, 'complete', { reason: `received from ${attempt.peers.join(', ')}` })
-  const proof = await verifyTree({ tree, expected: narHash, claims: attempt.claims }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row) }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  const proof = await withSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal })
   job.report({ phase: 'publishing' })
-  return settle(context, row, proof, await blame.judge(attempt, proof))
+  return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
 }
 
 /** Leaves the image where the next start can take it up; one that nothing is known of yet is forgotten. */

@@ -55,6 +55,6 @@ async function importMember(context: TaskContext, info: NixPathInfo, { path, nam
     })
   }
   const { references, deriver, ca, signatures } = info
-  context.catalog.addStorePath(row.narHash, { storePath: info.path, references, deriver, ca, signatures })
+  context.catalog.addStorePath(row.narHash, { storePath: info.path, references, deriver, ca, signatures, vouchedBy: 'nix' })
   return row
 }

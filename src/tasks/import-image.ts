@@ -7,14 +7,16 @@ import { sealTree } from '../nar/seal.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
 import type { Stage } from '../store/content.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import { verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
+import { judgeAgain, verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
 import { clearTheWay } from './clear-the-way.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
+import { alignRoot, protect } from './gc-roots.ts'
 import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
 import { nameImage } from './name-image.ts'
 import { checkName } from './refs.ts'
 import { settle } from './settle.ts'
+import { trustQuestion } from './trust.ts'
 
 export interface ImportRequest {
   /** Absolute path of a tree or store path. */
@@ -37,7 +39,7 @@ export async function importImage(context: TaskContext, request: ImportRequest):
   if (facts.info !== null) return importInPlace(context, request, facts.info, facts)
   const added = await addToStore(context, path, listing, request.signal)
   if (added !== null) return importInPlace(context, request, added, { info: added, note: null })
-  return importCopy(context, request, path, facts.note)
+  return importCopy(context, request, path, facts)
 }
 
 /** A link into the store, such as `result`, stands for the store path, as it does for Nix; any other link is a tree. */
@@ -53,30 +55,43 @@ export async function resolveSource({ nix }: TaskContext, path: string): Promise
   }
 }
 
-async function importInPlace(context: TaskContext, request: ImportRequest, { path }: NixPathInfo, facts: NixFacts): Promise<ImageRow> {
-  const proof = await prove(request, path)
-  const measured = requireMeasurement(proof, path)
-  const checked = checkFacts(facts, measured)
-  // A store path that Nix is wrong about may change or go at any time: what was found of it is kept as a copy.
-  if (checked.info === null) return importCopy(context, request, path, checked.note)
-  return record(context, request, { proof, measured, facts: checked, stage: null })
+async function importInPlace(context: TaskContext, request: ImportRequest, info: NixPathInfo, facts: NixFacts): Promise<ImageRow> {
+  const { path, narHash } = info
+  // Nix would build a derivation to protect it; it is a small file, so that it is copied.
+  if (path.endsWith('.drv')) return importCopy(context, request, path, facts)
+  const note = isInPlace(context.catalog.get(narHash)) ? null : await protect(context, narHash, path, request.signal)
+  try {
+    const proof = await prove(request, path, { alterable: true })
+    const measured = requireMeasurement(proof, path)
+    const checked = checkFacts(facts, measured)
+    // A store path that Nix is wrong about may change or go at any time: what was found of it is kept as a copy.
+    if (checked.info === null) return await importCopy(context, request, path, checked)
+    return await record(context, request, { proof, measured, facts: { ...checked, note: checked.note ?? note }, stage: null })
+  } finally {
+    // The image may be another than Nix said, or be here already in another place.
+    await alignRoot(context, narHash)
+  }
 }
 
-async function importCopy(context: TaskContext, request: ImportRequest, path: string, note: string | null): Promise<ImageRow> {
+function isInPlace(row: ImageRow | undefined): boolean {
+  return row?.state === 'verified' && row.place === 'nix-store'
+}
+
+async function importCopy(context: TaskContext, request: ImportRequest, path: string, facts: NixFacts): Promise<ImageRow> {
   const stage = await context.content.stage()
   try {
     await copyTree(path, stage.tree, { ...signalOf(request), onProgress: bytes => { report(request, 'copying', bytes) } })
     await sealTree(stage.tree)
     const proof = await prove(request, stage.tree)
     const measured = requireMeasurement(proof, path)
-    return await record(context, request, { proof, measured, facts: { info: null, note }, stage })
+    return await record(context, request, { proof, measured, facts: checkFacts(facts, measured), stage })
   } finally {
     await context.content.discardStage(stage)
   }
 }
 
-async function prove(request: ImportRequest, tree: string): Promise<Proof> {
-  return verifyTree({ tree, expected: null, claims: [] }, { ...signalOf(request), onProgress: bytes => { report(request, 'hashing', bytes) } })
+async function prove(request: ImportRequest, tree: string, { alterable = false } = {}): Promise<Proof> {
+  return verifyTree({ tree, expected: null, claims: [], alterable }, { ...signalOf(request), onProgress: bytes => { report(request, 'hashing', bytes) } })
 }
 
 function requireMeasurement({ measured, verdict }: Proof, path: string): Measurement {
@@ -102,9 +117,15 @@ async function record(context: TaskContext, request: ImportRequest, finding: Fin
     const name = request.name ?? known?.name ?? null
     if (name !== null) checkName(context.catalog, name, narHash)
     await clearTheWay(context, narHash)
-    return settle(context, await quarantine(context, { ...request, name }, finding), finding.proof)
+    return settle(context, await quarantine(context, { ...request, name }, finding), await vouch(context, request.path, finding))
   })
   return job.result
+}
+
+/** Puts down what Nix said and whose signatures it has; a tree of this host needs none. */
+async function vouch({ settings }: TaskContext, path: string, { proof, measured, facts }: Finding): Promise<Proof> {
+  const trust = trustQuestion(settings.trust, metadataOf(measured, facts, null), { askedBy: 'nar-hash', local: true })
+  return judgeAgain(proof, { tree: path, trust })
 }
 
 async function quarantine({ catalog, content }: TaskContext, { path, name }: { path: string, name: string | null }, { measured, facts, stage }: Finding): Promise<ImageRow> {
@@ -112,7 +133,7 @@ async function quarantine({ catalog, content }: TaskContext, { path, name }: { p
   catalog.create({ narHash, source: 'import', place: stage === null ? 'nix-store' : 'content', name, note: facts.note })
   catalog.transition(narHash, 'start', { reason: `importing ${path}` })
   if (stage !== null) await content.adopt(stage, narHash)
-  catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest)
+  catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest, { vouchedBy: facts.info === null ? null : 'nix' })
   return catalog.transition(narHash, 'complete', { reason: stage === null ? 'the tree stays in the Nix store' : 'copied' })
 }
 

@@ -13,7 +13,12 @@ export interface NixFacts {
   readonly note: string | null
 }
 
-type Parts = Pick<TaskContext, 'nix' | 'settings' | 'logger'>
+/** `answered`: whether Nix said so itself, rather than that it was not asked or failed. */
+export interface NixAnswer extends NixFacts {
+  readonly answered: boolean
+}
+
+type Parts = Pick<TaskContext, 'nix' | 'pathInfos' | 'settings' | 'logger'>
 
 /** Whether a path is directly in the store directory, and has the form of a store path. */
 export function isStorePath(nix: TaskContext['nix'], path: string): boolean {
@@ -21,16 +26,16 @@ export function isStorePath(nix: TaskContext['nix'], path: string): boolean {
 }
 
 /** Asks Nix about a path in its store. However Nix fails, the answer is a note, because an import goes on without. */
-export async function askNix({ nix, settings, logger }: Parts, path: string, signal: AbortSignal | undefined): Promise<NixFacts> {
-  if (!isStorePath(nix, path)) return { info: null, note: null }
-  if (!settings.useNix) return { info: null, note: 'Nix was not asked: it is turned off in the config' }
+export async function askNix({ nix, pathInfos, settings, logger }: Parts, path: string, signal: AbortSignal | undefined): Promise<NixAnswer> {
+  if (!isStorePath(nix, path)) return { info: null, note: null, answered: false }
+  if (!settings.useNix) return { info: null, note: 'Nix was not asked: it is turned off in the config', answered: false }
   try {
-    const info = (await nix.pathInfo([path], signal === undefined ? {} : { signal })).get(path) ?? null
-    return { info, note: info === null ? 'Nix says that the path is not valid in its store' : null }
+    const info = (await pathInfos.get([path], { signal })).get(path) ?? null
+    return { info, answered: true, note: info === null ? 'Nix says that the path is not valid in its store' : null }
   } catch (error) {
     if (signal?.aborted === true) throw error
     logger.warn('cannot ask Nix', { path, reason: messageOf(error) })
-    return { info: null, note: messageOf(error) }
+    return { info: null, note: messageOf(error), answered: false }
   }
 }
 
@@ -49,13 +54,13 @@ export function checkFacts(facts: NixFacts, { narHash, narSize }: Measurement): 
  * Adds a tree that is outside the store to it, where the settings and the store allow that, and answers with what Nix
  * then knows; null where the tree is to be copied into Narvik's own store instead.
  */
-export async function addToStore({ nix, settings, logger }: Parts, path: string, listing: Listing, signal: AbortSignal | undefined): Promise<NixPathInfo | null> {
+export async function addToStore({ nix, pathInfos, settings, logger }: Parts, path: string, listing: Listing, signal: AbortSignal | undefined): Promise<NixPathInfo | null> {
   if (!settings.useNix || isStorePath(nix, path) || narSizeOf(listing) > settings.storeAddMaxBytes) return null
   try {
     if (!await nix.canWriteStore()) return null
     const options = signal === undefined ? {} : { signal }
     const added = await nix.addPath(path, storeName(path), options)
-    return (await nix.pathInfo([added], options)).get(added) ?? null
+    return (await pathInfos.get([added], options)).get(added) ?? null
   } catch (error) {
     if (signal?.aborted === true) throw error
     logger.warn('cannot add to the Nix store; copying instead', { path, reason: messageOf(error) })

@@ -4,27 +4,30 @@ import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
 import { findClosure, memberOf } from './closure.ts'
+import { believed } from './trust.ts'
 import type { Job, Progress } from './jobs.ts'
 import type { VerifyResult } from './verify-image.ts'
 
 /** An image as it is shown: a path only while it is verified, a reason only while it is not. */
 export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+  const { storePath, references, deriver, ca, note } = believed(row)
   return {
     narHash: row.narHash.toSri(),
     narSize: row.narSize,
     name: row.name,
     state: row.state,
     path: content.visiblePath(row),
-    storePath: row.storePath,
-    references: row.references,
-    deriver: row.deriver,
-    ca: row.ca,
+    storePath,
+    references,
+    deriver,
+    ca,
     signatures: row.signatures,
+    vouchedBy: row.vouchedBy,
     source: row.source,
     createdAt: row.createdAt.toISOString(),
     verifiedAt: row.verifiedAt?.toISOString() ?? null,
     reason: row.reason,
-    note: row.note,
+    note,
   }
 }
 
@@ -32,16 +35,16 @@ export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRo
 export async function presentDetails(catalog: Pick<Catalog, 'journal' | 'getByStorePath' | 'registrations'>, content: Pick<Content, 'visiblePath'>, row: ImageRow) {
   return {
     ...presentImage(content, row),
-    otherStorePaths: catalog.registrations(row.narHash).map(({ storePath }) => storePath).filter(path => path !== row.storePath),
+    otherStorePaths: catalog.registrations(row.narHash).filter(({ storePath, vouchedBy }) => vouchedBy !== null && storePath !== row.storePath).map(({ storePath }) => storePath),
     closure: await presentClosure(catalog, row),
     journal: catalog.journal(row.narHash).map(presentEntry),
   }
 }
 
-/** Null where there is none: the image is not verified, or no store path, or what is said of it makes no sense. */
+/** Null where there is none: the image is not verified, nobody vouches for its store path, or what is said of it makes no sense. */
 async function presentClosure(catalog: Pick<Catalog, 'getByStorePath' | 'registrations'>, row: ImageRow) {
   const root = row.state === 'verified' ? memberOf(catalog, row) : undefined
-  if (root === undefined) return null
+  if (root === undefined || root.registration.vouchedBy === null) return null
   const { members, missing } = await findClosure(catalog, root).catch((error: unknown) => {
     if (isNarvikError(error, 'conflict', 'too-large')) return { members: [], missing: [] }
     throw error

@@ -1,12 +1,13 @@
 import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
-import type { Evidence } from '../image/verdict.ts'
+import { isPolicyRefusal, type Evidence } from '../image/verdict.ts'
 import { restoreNar } from '../nar/restore.ts'
 import { sealTree } from '../nar/seal.ts'
 import { verifyTree } from '../verify/pipeline.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import { settle } from './settle.ts'
+import { policyRefusal, trustQuestionOf } from './trust.ts'
 
 export interface Packed {
   /** What the peer says of it. */
@@ -21,15 +22,17 @@ export interface Packed {
 /**
  * Takes one small image through the same states and the same gate as any other: received into quarantine, read again,
  * judged. To be called where no job runs on the image, and where it is unknown, wanted or rejected.
- * @throws NarvikError `peer-failed` where its bytes are wrong: one peer sent all of them, so it is banned and named.
+ * @throws NarvikError `peer-failed` where its bytes are wrong: one peer sent all of them, so it is banned and named;
+ * `refused` where the bytes are right and too few signatures go with them.
  */
 export async function receivePacked(context: TaskContext, packed: Packed): Promise<ImageRow> {
   const { narHash } = packed.metadata
   const job = context.jobs.run('fetch', narHash, async self => {
     const signal = AbortSignal.any([self.signal, packed.signal])
     await receive(context, packed, signal)
-    const row = await prove(context, packed, signal)
+    const { row, isRefused } = await prove(context, packed, signal)
     if (row.state === 'verified') return row
+    if (isRefused) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     throw new NarvikError('peer-failed', `Cannot accept ${narHash.toSri()} from ${packed.peerId}: ${row.reason ?? 'it failed verification'}`)
   })
   return job.result
@@ -59,21 +62,25 @@ async function receive({ catalog, content, node, settings }: TaskContext, { meta
   }
 }
 
-async function prove(context: TaskContext, { metadata, peerId }: Packed, signal: AbortSignal): Promise<ImageRow> {
+async function prove(context: TaskContext, { metadata, peerId }: Packed, signal: AbortSignal): Promise<{ row: ImageRow, isRefused: boolean }> {
   const { catalog, content, node, settings } = context
   const { narHash, narSize, manifestDigest } = metadata
   const claims = [{ by: `peer ${peerId}`, narHash, narSize, manifestDigest }]
-  const proof = await verifyTree({ tree: content.quarantineTree(narHash), expected: narHash, claims }, { signal })
+  const described = catalog.get(narHash)
+  const trust = described === undefined ? {} : { trust: trustQuestionOf(settings.trust, described) }
+  const proof = await verifyTree({ tree: content.quarantineTree(narHash), expected: narHash, claims, ...trust }, { signal })
   const { measured, verdict } = proof
-  if (verdict.verdict === 'fail') node.ban(peerId, settings.banMs, `its bytes do not give ${narHash.toSri()}`)
-  const row = measured === null || verdict.verdict === 'fail'
+  const isRefused = isPolicyRefusal(verdict)
+  const isLie = verdict.verdict === 'fail' && !isRefused
+  if (isLie) node.ban(peerId, settings.banMs, `its bytes do not give ${narHash.toSri()}`)
+  const row = measured === null || isLie
     ? catalog.get(narHash)
     : catalog.describe(narHash, { ...metadata, manifestDigest: measured.manifestDigest }, measured.manifest)
   if (row === undefined) throw new NarvikError('not-found', `Cannot accept ${narHash.toSri()}: it was removed meanwhile`)
-  return settle(context, row, proof, evidenceOf(peerId, narSize, verdict.verdict))
+  return { row: await settle(context, row, proof, evidenceOf(peerId, narSize, isLie)), isRefused }
 }
 
-function evidenceOf(peerId: string, bytes: number, verdict: 'pass' | 'fail'): Evidence {
-  if (verdict === 'pass') return { peers: [{ peerId, bytes, outcome: 'used', detail: null }] }
+function evidenceOf(peerId: string, bytes: number, isLie: boolean): Evidence {
+  if (!isLie) return { peers: [{ peerId, bytes, outcome: 'used', detail: null }] }
   return { peers: [{ peerId, bytes, outcome: 'lied', detail: 'all bytes came from it' }], notes: [`All bytes came from ${peerId}`] }
 }

@@ -4,13 +4,17 @@ import { refText, type Ref } from '../image/ref.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow } from '../store/image-row.ts'
 
-type Lookup = Pick<Catalog, 'get' | 'getByName' | 'getByStorePath'>
+type Lookup = Pick<Catalog, 'get' | 'getByName' | 'getByStorePath' | 'registrations'>
 
-/** The catalog's image for a reference. */
+/** The catalog's image for a reference; by its store path only where that is more than a peer's claim. */
 export function lookUp(catalog: Lookup, ref: Ref): ImageRow | undefined {
   switch (ref.kind) {
     case 'nar-hash': return catalog.get(ref.narHash)
-    case 'store-path': return catalog.getByStorePath(ref.storePath)
+    case 'store-path': {
+      const row = catalog.getByStorePath(ref.storePath)
+      const known = row === undefined ? [] : catalog.registrations(row.narHash)
+      return known.some(({ storePath, vouchedBy }) => storePath === ref.storePath && vouchedBy !== null) ? row : undefined
+    }
     case 'name': return catalog.getByName(ref.name)
   }
 }

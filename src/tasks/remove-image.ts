@@ -20,6 +20,7 @@ export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): 
     // The row goes first: a file without a row is swept up at the next start, a row without its file would be a lie.
     catalog.remove(narHash, 'removed on request')
     await content.discard(narHash)
+    await content.roots.remove(narHash)
     logger.info('removed', { narHash: narHash.toSri(), name: row.name })
     return row
   })

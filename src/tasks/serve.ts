@@ -46,7 +46,8 @@ export function createImageSource({ catalog, content, logger, onDamage }: ServeP
     if (row === undefined || tree === null || layout === undefined) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
     if (offset + length > layout.narSize) throw new NarvikError('invalid-argument', `Cannot serve bytes ${offset} to ${offset + length}: found a NAR of ${layout.narSize} bytes`)
     try {
-      yield* readRange(tree, layout, offset, length, options)
+      const since = row.newestChange === null ? {} : { unchangedSince: row.newestChange }
+      yield* readRange(tree, layout, offset, length, { ...options, ...since })
     } catch (error) {
       // A file that is gone or of another size is damage that the whole fleet would otherwise be sent.
       if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) onDamage(row, messageOf(error))

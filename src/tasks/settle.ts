@@ -15,7 +15,7 @@ export async function settle(parts: Parts, row: ImageRow, proof: Proof, evidence
   const full = { ...evidence, verdict }
   if (verdict.verdict === 'fail') return reject(parts, row, verdict.reason ?? 'verification failed', full)
   describeMeasured(parts, row, proof)
-  const pass = (): ImageRow => parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: full })
+  const pass = (): ImageRow => parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: full, vouchedBy: proof.vouchedBy, newestChange: proof.newestChange })
   const verified = row.place === 'content' ? await parts.content.publishWith(row.narHash, pass) : pass()
   await expose(parts, verified)
   parts.logger.info('verified', { narHash: row.narHash.toSri(), name: row.name })
@@ -54,7 +54,10 @@ function ignoreAbsent(error: unknown): void {
   if (!isNarvikError(error, 'not-found')) throw error
 }
 
-function reject({ catalog, logger }: Parts, row: ImageRow, reason: string, evidence: Evidence): ImageRow {
+async function reject({ catalog, content, logger }: Parts, row: ImageRow, reason: string, evidence: Evidence): Promise<ImageRow> {
   logger.warn('rejected', { narHash: row.narHash.toSri(), reason })
-  return catalog.transition(row.narHash, 'fail', { reason, evidence })
+  const rejected = catalog.transition(row.narHash, 'fail', { reason, evidence })
+  // What is not that image may go, or be repaired, like anything else in the Nix store.
+  if (row.place === 'nix-store') await content.roots.remove(row.narHash)
+  return rejected
 }

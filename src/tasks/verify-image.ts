@@ -5,8 +5,10 @@ import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Proof } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
 import type { Job, Progress } from './jobs.ts'
+import { askNix } from './nix-facts.ts'
 import { requireImage } from './refs.ts'
 import { settle, withdrawDamaged } from './settle.ts'
+import { trustQuestionOf } from './trust.ts'
 import { waitFor } from './wait-for.ts'
 
 export interface VerifyRequest {
@@ -48,18 +50,33 @@ async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<Verif
   }
   const proof = await proveTree(context, row, job)
   if (row.state === 'quarantined') return { row: await settle(context, row, proof), verdict: proof.verdict }
-  if (row.state === 'rejected' || proof.verdict.verdict === 'pass') return { row, verdict: proof.verdict }
+  if (row.state === 'rejected') return { row, verdict: proof.verdict }
+  if (proof.verdict.verdict === 'pass') {
+    if (row.newestChange !== proof.newestChange) context.catalog.setNewestChange(row.narHash, proof.newestChange)
+    if (row.vouchedBy !== proof.vouchedBy) context.catalog.setVouchedBy(row.narHash, proof.vouchedBy)
+    return { row: context.catalog.get(row.narHash) ?? row, verdict: proof.verdict }
+  }
   const damaged = await withdrawDamaged(context, row, proof.verdict.reason ?? 'verification failed')
   return { row: await settle(context, damaged, proof), verdict: proof.verdict }
 }
 
 /** Has the pipeline judge the tree of an image, wherever its state says that it is. */
-export async function proveTree({ content }: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+export async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+  const { content, settings } = context
   const { narHash, narSize, manifestDigest } = row
   const tree = content.visiblePath(row) ?? (row.place === 'nix-store' ? row.storePath : null) ?? content.quarantineTree(narHash)
   const claims = narSize === null ? [] : [{ by: 'the catalog', narHash, narSize, manifestDigest }]
   job.report({ phase: 'verifying', bytes: 0, totalBytes: narSize })
-  return verifyTree({ tree, expected: narHash, claims }, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
+  const registered = await isRegistered(context, row, job.signal)
+  const subject = { tree, expected: narHash, claims, trust: trustQuestionOf(settings.trust, row), alterable: row.place === 'nix-store', ...registered }
+  return verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
+}
+
+/** Whether Nix still has the image where it is said to be; nothing where it isn't in the store, or Nix does not answer. */
+async function isRegistered(context: TaskContext, row: ImageRow, signal: AbortSignal): Promise<{ registered?: boolean }> {
+  if (row.place !== 'nix-store' || row.storePath === null) return {}
+  const { info, answered } = await askNix(context, row.storePath, signal)
+  return answered ? { registered: info !== null } : {}
 }
 
 /**

@@ -3,7 +3,10 @@ import type { Listing } from '../image/listing.ts'
 import { encodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { StageResult, Verdict } from '../image/verdict.ts'
+import type { Voucher } from '../image/voucher.ts'
 import { hashTree } from '../nar/hash-tree.ts'
+import { newestChange } from '../nar/newest-change.ts'
+import { judgeTrust, type TrustQuestion } from './trust.ts'
 
 /** What somebody says of an image: a peer, its record in the DHT, Nix, the manifest. */
 export interface Claim {
@@ -20,6 +23,12 @@ export interface Subject {
   /** The NAR hash that is asked for; null measures the tree, to learn what it is. */
   readonly expected: NarHash | null
   readonly claims: readonly Claim[]
+  /** Where the policy of this host has a say; without it nothing needs a signature and no store path is believed. */
+  readonly trust?: TrustQuestion
+  /** Whether others may alter the tree: then the proof says how new it was before it was read. */
+  readonly alterable?: boolean
+  /** Whether the Nix store of this host has the tree, where it is one of its own; absent where it is not, or was not asked. */
+  readonly registered?: boolean
 }
 
 /** What was found on disk, where the tree could be read at all. */
@@ -33,6 +42,10 @@ export interface Measurement {
 export interface Proof {
   readonly verdict: Verdict
   readonly measured: Measurement | null
+  /** The newest change time of the tree before it was read, in microseconds; null where it is not alterable. */
+  readonly newestChange: number | null
+  /** Why the store path that it is said to have may be believed; null: it is a claim, or there is none. */
+  readonly vouchedBy: Voucher | null
 }
 
 export interface VerifyOptions {
@@ -63,12 +76,36 @@ const STAGES: readonly (readonly [string, Stage])[] = [
  */
 export async function verifyTree(subject: Subject, options: VerifyOptions = {}): Promise<Proof> {
   const started = performance.now()
-  const read = await measure(subject.tree, options)
+  const { read, newestChange } = await readTree(subject, options)
   const milliseconds = elapsed(started)
-  if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null }
+  if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null, newestChange: null, vouchedBy: null }
   const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks`, milliseconds }
-  const results = STAGES.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
-  return { verdict: conclude([shape, ...results]), measured: read.measurement }
+  const stages = subject.registered === undefined ? STAGES : [...STAGES, ['registration', checkRegistration] as const]
+  const results = stages.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
+  const { result, vouchedBy } = await judgeSignatures(subject, read.measurement, options)
+  return { verdict: conclude([shape, ...results, ...result]), measured: read.measurement, newestChange, vouchedBy }
+}
+
+/** Judges a proof anew by what somebody else says of the image's store path; the tree is not read again. */
+export async function judgeAgain(proof: Proof, subject: Pick<Subject, 'tree'> & { trust: TrustQuestion }, options: VerifyOptions = {}): Promise<Proof> {
+  if (proof.measured === null) return proof
+  const { result, vouchedBy } = await judgeSignatures({ ...subject, expected: null, claims: [] }, proof.measured, options)
+  const stages = [...proof.verdict.stages.filter(({ stage }) => stage !== 'signatures'), ...result]
+  return { ...proof, verdict: conclude(stages), vouchedBy }
+}
+
+/** The policy has its say about the bytes that were found; what else is wrong with them the other stages tell. */
+async function judgeSignatures({ tree, trust }: Subject, { narHash, narSize }: Measurement, { signal }: VerifyOptions): Promise<{ result: StageResult[], vouchedBy: Voucher | null }> {
+  if (trust === undefined) return { result: [], vouchedBy: null }
+  const started = performance.now()
+  const { vouchedBy, ...outcome } = await judgeTrust(trust, { tree, narHash, narSize }, signal === undefined ? {} : { signal })
+  return { result: [{ stage: 'signatures', ...outcome, milliseconds: elapsed(started) }], vouchedBy }
+}
+
+async function readTree({ tree, alterable = false }: Subject, options: VerifyOptions): Promise<{ read: Awaited<ReturnType<typeof measure>>, newestChange: number | null }> {
+  // A tree that is gone is for `measure` to tell.
+  const before = alterable ? await newestChange(tree).catch(() => null) : null
+  return { read: await measure(tree, options), newestChange: before }
 }
 
 async function measure(tree: string, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number } | string> {
@@ -115,6 +152,11 @@ function checkMetadata({ claims }: Subject, measured: Measurement): Outcome {
     }
   }
   return { verdict: 'pass', detail: `agrees with ${claims.map(claim => claim.by).join(', ')}` }
+}
+
+function checkRegistration({ registered }: Subject): Outcome {
+  if (registered === true) return { verdict: 'pass', detail: 'Nix has it as a valid path of its store' }
+  return { verdict: 'fail', detail: 'Nix does not have it as a valid path of its store any more' }
 }
 
 function conclude(stages: readonly StageResult[]): Verdict {

@@ -17,7 +17,7 @@ export const goodImage: ImageJson = {
   references: [],
   deriver: null,
   ca: null,
-  signatures: [],
+  signatures: [], vouchedBy: null,
   source: 'import',
   createdAt: '2026-03-01T12:00:00.000Z',
   verifiedAt: '2026-03-01T12:00:05.000Z',

@@ -16,7 +16,7 @@ export interface TwoStores {
   readonly dir: string
   /** Where things are built. */
   readonly sender: RealStore
-  /** Empty; its files are below a directory of its own, and it has its own database. */
+  /** Empty; its files are below a directory of its own, and it has its own database. Nix and Narvik trust `secretKey` there. */
   readonly receiver: RealStore
   /** The key that the receiver trusts, in a file. */
   readonly secretKey: string
@@ -36,7 +36,7 @@ export async function twoStores(): Promise<TwoStores> {
   await execa('sh', ['-c', `nix key generate-secret --key-name fleet-1 > ${secretKey}`], { env: { ...environment(dir, storeDir, ''), NIX_REMOTE: '' } })
   const { stdout: publicKey } = await execa('nix', ['key', 'convert-secret-to-public'], { inputFile: secretKey, env: environment(dir, storeDir, '') })
   const sender = realStore({ ...environment(dir, storeDir, publicKey), NIX_REMOTE: '' })
-  const receiver = realStore({ ...environment(dir, storeDir, publicKey), NIX_REMOTE: root })
+  const receiver = realStore({ ...environment(dir, storeDir, publicKey), NIX_REMOTE: root, NARVIK_TRUST_KEYS: publicKey })
   await receiver.run('nix', 'store', 'ping')
   return { dir, storeDir, sender, receiver, secretKey }
 }

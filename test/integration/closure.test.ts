@@ -81,14 +81,18 @@ it('a path that was altered on the way is rejected, its sender banned, and the c
   const stores = await twoStores()
   const system = await buildSystem(stores)
   const paths = await pathsOf(stores.sender, system)
-  const { a, b } = await twoHosts(stores, { NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '3' })
-  const image = await a.json<ImageJson>('import', '--closure', system)
-  const leaf = paths.find(path => path.endsWith('-leaf-9')) ?? ''
-  await alter(leaf)
+  const { a: origin, b: a } = await twoHosts(stores)
+  const image = await origin.json<ImageJson>('import', '--closure', system)
+  await a.json('fetch', image.narHash, '--closure')
+  await origin.stop()
+  // Where it is served from the Nix store, its host would see that it was altered, and not send it.
+  const bad = await a.json<ImageJson>('show', paths.find(path => path.endsWith('-leaf-9')) ?? '')
+  await alter(bad.path ?? '')
 
+  const b = await TestDaemon.start({ env: { ...stores.receiver.env, NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '3' }, bootstrap: [a] })
+  await b.untilPeers(1)
   const failed = await b.run('fetch', image.narHash, '--closure', '--json')
   expect(failed.exitCode).toBe(5)
-  const bad = await a.json<ImageJson>('show', leaf)
   expect(failed.stdout).toContain(bad.narHash)
   const details = await b.json<ImageDetailsJson>('show', bad.narHash)
   expect(details).toMatchObject({ state: 'rejected', path: null })
@@ -119,9 +123,9 @@ async function buildSystem({ sender, secretKey }: TwoStores): Promise<string> {
   return system
 }
 
-async function twoHosts({ sender, receiver }: TwoStores, more: Record<string, string> = {}): Promise<{ a: TestDaemon, b: TestDaemon }> {
+async function twoHosts({ sender, receiver }: TwoStores): Promise<{ a: TestDaemon, b: TestDaemon }> {
   const a = await TestDaemon.start({ env: sender.env })
-  const b = await TestDaemon.start({ env: { ...receiver.env, ...more }, bootstrap: [a] })
+  const b = await TestDaemon.start({ env: receiver.env, bootstrap: [a] })
   await Promise.all([a, b].map(daemon => daemon.untilPeers(1)))
   return { a, b }
 }

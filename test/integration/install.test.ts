@@ -28,21 +28,24 @@ it('what nobody trusted has signed is registered only on demand', async () => {
   const stores = await twoStores()
   const [greeting, program] = await build(stores, { signed: false })
   const { a, b } = await twoHosts(stores)
-  for (const path of [greeting, program]) await b.json('fetch', (await a.json<ImageJson>('import', path)).narHash)
+  await b.json('fetch', (await a.json<ImageJson>('import', greeting)).narHash)
+  const { narHash } = await a.json<ImageJson>('import', program)
+  await b.json('fetch', narHash)
 
   // Its content address proves it.
   await b.json('install', greeting)
-  const refused = await b.run('install', program)
+  expect((await b.run('install', program)).exitCode).toBe(4)
+  const refused = await b.run('install', narHash)
   expect(refused.exitCode).toBe(6)
   expect(refused.stderr).toContain('found neither a signature by a key that Nix trusts nor a content address')
   expect(await isValid(stores.receiver, program)).toBe(false)
-  expect(await b.json('install', program, '--no-check-sigs')).toMatchObject({ added: [program] })
+  expect(await b.json('install', narHash, '--no-check-sigs')).toMatchObject({ added: [program] })
   await stores.receiver.run('nix', 'store', 'verify', '--no-trust', '--recursive', program)
 
   // Signed later, on the sender: the signature follows.
   await stores.sender.run('nix', 'store', 'sign', '--key-file', stores.secretKey, program)
   await a.json('rm', program)
-  await b.json('rm', program)
+  await b.json('rm', narHash)
   await b.json('fetch', (await a.json<ImageJson>('import', program)).narHash)
   expect(await b.json('install', program)).toEqual({ storePath: program, added: [] })
   await stores.receiver.run('nix', 'store', 'verify', program)

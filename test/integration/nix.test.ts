@@ -61,7 +61,7 @@ describe('a real Nix store', () => {
   const broken: [string, Record<string, string>, string | null, RegExp][] = [
     ['missing', { NARVIK_NIX_BIN_DIR: '/nonexistent' }, null, /found no/],
     ['hanging', { NARVIK_NIX_QUERY_TIMEOUT_SECONDS: '1' }, 'nix-that-hangs', /in 1 s|1000 ms|answer/],
-    ['lying', {}, 'nix-that-lies', /found .*, needed /],
+    ['lying', {}, 'nix-that-lies', /found .* as a path, needed a store path/],
     ['too old', {}, 'nix-too-old', /needed/],
     ['without the feature', {}, 'nix-without-feature', /nix-command/],
     ['turned off', { NARVIK_NIX_ENABLED: 'false' }, null, /turned off/],

@@ -200,7 +200,7 @@ describe('a change of state', () => {
 })
 
 describe('an image that is at several store paths', () => {
-  const other = (storePath: string) => ({ storePath, references: [someStorePath('z'), someStorePath('y')].sort(), deriver: null, ca: 'text:sha256:x', signatures: ['k:AA=='] })
+  const other = (storePath: string) => ({ storePath, references: [someStorePath('z'), someStorePath('y')].sort(), deriver: null, ca: 'text:sha256:x', signatures: ['k:AA=='], vouchedBy: 'nix' as const })
 
   test('is found by each of them, and has what belongs to each', async () => {
     const { catalog } = await openCatalog()
@@ -215,13 +215,24 @@ describe('an image that is at several store paths', () => {
     catalog.addStorePath(narHash, other(second))
     expect(catalog.getByStorePath(second)).toEqual(catalog.getByStorePath(first))
     expect(catalog.registrations(narHash)).toEqual([
-      { storePath: first, references: [], deriver: null, ca: null, signatures: [] },
+      { storePath: first, references: [], deriver: null, ca: null, signatures: [], vouchedBy: null },
       other(second),
     ])
     catalog.remove(narHash, 'no longer needed')
     expect(catalog.getByStorePath(second)).toBeUndefined()
     expect(catalog.registrations(narHash)).toEqual([])
     expect(codeOf(() => { catalog.addStorePath(narHash, other(second)) })).toBe('not-found')
+  })
+
+  test('gives way to one that is vouched for at that path, whatever else is vouched for', async () => {
+    const { catalog } = await openCatalog()
+    const path = someStorePath('same')
+    const right = lead(catalog, 'right', 'verified')
+    catalog.addStorePath(right, { ...other(path), vouchedBy: 'signatures' })
+    const claimant = lead(catalog, 'claimant', 'verified')
+    catalog.setVouchedBy(claimant, 'signatures')
+    catalog.addStorePath(claimant, { ...other(path), vouchedBy: null })
+    expect(catalog.getByStorePath(path)?.narHash.equals(right)).toBe(true)
   })
 
   test('gives way to a verified one with the same path', async () => {

@@ -14,7 +14,7 @@ function catalogOf(graph: Readonly<Record<string, readonly string[]>>, absent: r
     getByStorePath: (path: string) => rows.get(path),
     registrations: (narHash: ImageRow['narHash']): Registration[] => {
       const storePath = paths.get(narHash.toNix32())
-      return storePath === undefined ? [] : [{ storePath, references: graph[storePath] ?? [], deriver: null, ca: null, signatures: [] }]
+      return storePath === undefined ? [] : [{ storePath, references: graph[storePath] ?? [], deriver: null, ca: null, signatures: [], vouchedBy: null }]
     },
   }
 }

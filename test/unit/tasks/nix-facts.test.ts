@@ -26,6 +26,8 @@ async function inStore(said: (path: string, narHash: NixPathInfo['narHash'], nar
     canWriteStore: () => Promise.resolve(true),
     addPath: () => Promise.resolve(path),
     closureInfo: () => Promise.reject(new Error('an import of one path asks for no closure')),
+    addRoot: () => Promise.resolve(),
+    hasRoot: () => Promise.resolve(true),
     startStoreDaemon: () => Promise.reject(new Error('an import registers nothing')),
     pathInfo: paths => {
       const answer = said(path, image.narHash, image.nar.length)
@@ -66,7 +68,7 @@ describe('a store path is imported', () => {
 })
 
 describe('a tree outside the store', () => {
-  const parts = (nix: Nix, storeAddMaxBytes = 1e6) => ({ nix, logger: { debug() {}, info() {}, warn() {}, error() {} } as unknown as TaskContext['logger'], settings: { useNix: true, storeAddMaxBytes } as TaskContext['settings'] })
+  const parts = (nix: Nix, storeAddMaxBytes = 1e6) => ({ nix, pathInfos: { get: (paths: readonly string[]) => nix.pathInfo(paths) }, logger: { debug() {}, info() {}, warn() {}, error() {} } as unknown as TaskContext['logger'], settings: { useNix: true, storeAddMaxBytes } as TaskContext['settings'] })
 
   it('is added to the store where it is small enough and the store takes it', async () => {
     const { path, nix } = await inStore(() => ({}))
