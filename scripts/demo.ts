@@ -23,6 +23,8 @@ interface Host {
   readonly socket: string
   readonly address: string
   readonly process: ChildProcess
+  /** What makes Nix use this host's store. */
+  readonly nixEnv: Record<string, string>
 }
 
 const dir = await mkdtemp(join(tmpdir(), 'narvik-demo-'))
@@ -44,7 +46,7 @@ try {
 async function main(): Promise<void> {
   say('Three hosts, each with a daemon of its own')
   const a = await startHost('a')
-  const b = await startHost('b', a)
+  const b = await startHost('b', a, await ownStore('b'))
   const c = await startHost('c', a)
   await Promise.all([a, b, c].map(untilConnected))
   await narvik(a, 'status')
@@ -78,15 +80,22 @@ async function main(): Promise<void> {
   await narvik(a, 'list')
 }
 
-async function startHost(name: string, bootstrap?: Host): Promise<Host> {
+/** Another Nix store, whose paths are written like those of the first. */
+async function ownStore(name: string): Promise<Record<string, string>> {
+  const root = join(dir, `${name}-nix`)
+  await mkdir(join(root, 'nix', 'store'), { recursive: true })
+  return { NIX_REMOTE: root }
+}
+
+async function startHost(name: string, bootstrap?: Host, nixEnv: Record<string, string> = {}): Promise<Host> {
   const dataDir = join(dir, name)
   const socket = join(dir, `${name}-run`, 'narvik.sock')
   const args = ['daemon', '--json', '--no-mdns', '--data-dir', dataDir, '--socket', socket, ...(bootstrap === undefined ? [] : ['--bootstrap', bootstrap.address])]
-  const child = spawn(NARVIK, args, { stdio: ['ignore', 'pipe', 'ignore'], env })
+  const child = spawn(NARVIK, args, { stdio: ['ignore', 'pipe', 'ignore'], env: { ...env, ...nixEnv } })
   const [line] = await once(createInterface(child.stdout), 'line') as [string]
   const { addresses } = JSON.parse(line) as { addresses?: string[] }
   if (addresses?.[0] === undefined) throw new Error(`the daemon of ${name} does not start: ${line}`)
-  const host = { name, dataDir, socket, address: addresses[0], process: child }
+  const host = { name, dataDir, socket, address: addresses[0], process: child, nixEnv }
   hosts.push(host)
   return host
 }
@@ -104,6 +113,13 @@ async function narvik(host: Host, ...args: string[]): Promise<void> {
   const { exitCode } = await execa(NARVIK, [...args, ...(args[0] === 'hash' ? [] : ['--socket', host.socket])], { stdio: 'inherit', reject: false })
   if (exitCode !== 0) console.log(styleText('dim', `(exit code ${String(exitCode)})`))
   console.log()
+}
+
+/** Runs Nix on the store of a host. */
+async function nix({ name, nixEnv }: Host, ...args: string[]): Promise<void> {
+  console.log(styleText('bold', `${name}$ nix ${args.join(' ')}`))
+  await execa('nix', [...args, '--extra-experimental-features', 'nix-command'], { stdio: 'inherit', reject: false, env: { ...env, ...nixEnv } })
+  console.log('\n')
 }
 
 async function imported(host: Host, ...args: string[]): Promise<{ narHash: string }> {
@@ -130,10 +146,13 @@ async function showStorePath(from: Host, to: Host): Promise<void> {
     console.log(styleText('dim', `The store path is left out: ${made.shortMessage}\n`))
     return
   }
-  say('A path of a real Nix store: the tree stays where it is, and Nix\'s metadata travels along')
-  const { narHash } = await imported(from, String(JSON.parse(made.stdout)), '--name', 'motd')
-  await narvik(to, 'fetch', narHash)
+  say('A path of a real Nix store, with what it refers to: the trees stay where they are, and Nix\'s metadata travels along')
+  const { narHash } = await imported(from, String(JSON.parse(made.stdout)), '--closure', '--name', 'motd')
+  await narvik(to, 'fetch', narHash, '--closure')
   await narvik(to, 'show', narHash)
+  say(`${to.name.toUpperCase()} registers both in its own Nix store, and Nix says of them what it says on ${from.name.toUpperCase()}`)
+  await narvik(to, 'install', narHash, '--closure')
+  await nix(to, 'path-info', '--json', '--recursive', String(JSON.parse(made.stdout)))
 }
 
 async function flipBit(file: string): Promise<void> {

@@ -3,7 +3,7 @@
 import { spawnSync } from 'node:child_process'
 import { existsSync, readFileSync, statSync, writeFileSync } from 'node:fs'
 import { dirname, join } from 'node:path'
-import { fileURLToPath, pathToFileURL } from 'node:url'
+import { fileURLToPath } from 'node:url'
 import { createHash } from 'node:crypto'
 
 const root = dirname(dirname(fileURLToPath(import.meta.url)))
@@ -28,14 +28,6 @@ function install () {
     process.exit(1)
   }
   writeFileSync(stamp, wanted)
-  warmUp()
-}
-
-// What Node makes of the sources it keeps once a process has ended in order; no daemon should have to be the first.
-function warmUp () {
-  const sources = ['src/daemon.ts', 'src/nar/thread/worker.ts'].map(path => pathToFileURL(join(root, path)).href)
-  const env = { ...process.env, NODE_OPTIONS: sources.map(source => `--import=${source}`).join(' ') }
-  spawnSync(join(root, 'bin', 'narvik'), ['--version'], { env, stdio: 'ignore' })
 }
 
 function checkNode () {

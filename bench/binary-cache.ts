@@ -1,0 +1,125 @@
+import { spawn, type ChildProcess } from 'node:child_process'
+import { once } from 'node:events'
+import { mkdir, mkdtemp, writeFile } from 'node:fs/promises'
+import { connect, createServer } from 'node:net'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { execa } from 'execa'
+import { removeTree } from '../src/nar/remove.ts'
+
+/** Makes sure that the references can run. @throws where they are absent and can't be installed: a benchmark without its reference says nothing. */
+export async function requireTools(): Promise<void> {
+  const packages = { nginx: 'nginx-light', nix: 'nix-bin' }
+  const absent: string[] = []
+  for (const [program, name] of Object.entries(packages)) if ((await run(program, program === 'nginx' ? ['-v'] : ['--version'])).failed) absent.push(name)
+  if (absent.length === 0) return
+  const wanted = `Cannot run the benchmarks: found no ${absent.join(' and no ')}, needed ${absent.length === 1 ? 'it' : 'both'}`
+  if (process.getuid?.() !== 0) throw new Error(`${wanted}; install with: apt-get install ${absent.join(' ')}`)
+  const installed = await run('apt-get', ['install', '-y', '--no-install-recommends', ...absent], { env: { DEBIAN_FRONTEND: 'noninteractive' } })
+  if (installed.failed) throw new Error(`${wanted}; apt-get says: ${installed.stderr}`)
+}
+
+/** A plain-HTTP binary cache on loopback, as a fleet has one: nginx over the files that `nix copy` made, uncompressed. */
+export class BinaryCache {
+  readonly storePath: string
+  readonly #dir: string
+  readonly #env: Readonly<Record<string, string>>
+  readonly #nginx: ChildProcess
+  readonly #url: string
+  #copies = 0
+
+  private constructor(dir: string, env: Readonly<Record<string, string>>, serving: { storePath: string, nginx: ChildProcess, url: string }) {
+    this.#dir = dir
+    this.#env = env
+    this.storePath = serving.storePath
+    this.#nginx = serving.nginx
+    this.#url = serving.url
+  }
+
+  static async serve(path: string): Promise<BinaryCache> {
+    const dir = await mkdtemp(join(tmpdir(), 'narvik-bench-cache-'))
+    const env = environment(dir)
+    const storePath = await nix(env, 'store', 'add-path', '--name', 'image', path)
+    await nix(env, 'copy', '--to', `file://${dir}/cache?compression=none`, storePath)
+    const port = await freePort()
+    const nginx = await startNginx(dir, port)
+    return new BinaryCache(dir, env, { storePath, nginx, url: `http://127.0.0.1:${port}` })
+  }
+
+  /** Copies the path into a store of its own, and resolves with the milliseconds that it took. */
+  async copy(): Promise<number> {
+    const root = join(this.#dir, `copy-${this.#copies++}`)
+    const started = performance.now()
+    await nix(this.#env, 'copy', '--no-check-sigs', '--from', this.#url, '--to', `local?root=${root}`, this.storePath)
+    const took = performance.now() - started
+    await removeTree(root)
+    return took
+  }
+
+  async stop(): Promise<void> {
+    if (this.#nginx.exitCode === null) {
+      this.#nginx.kill('SIGTERM')
+      await once(this.#nginx, 'exit')
+    }
+    await removeTree(this.#dir)
+  }
+}
+
+/** Stores, state and caches of its own: what is on this machine stays as it is. */
+function environment(dir: string): Record<string, string> {
+  return {
+    NIX_STORE_DIR: join(dir, 'store'), NIX_STATE_DIR: join(dir, 'var'), NIX_LOG_DIR: join(dir, 'log'), NIX_CONF_DIR: join(dir, 'etc'), NIX_REMOTE: '',
+    NIX_CONFIG: 'experimental-features = nix-command\nrequire-sigs = false\nsubstitute = false\nsandbox = false\nbuild-users-group =',
+    HOME: join(dir, 'home'), XDG_CACHE_HOME: join(dir, 'xdg'),
+  }
+}
+
+async function nix(env: Readonly<Record<string, string>>, ...args: string[]): Promise<string> {
+  const { failed, stdout, stderr } = await run('nix', args, { env })
+  if (failed) throw new Error(`Cannot run nix ${args.join(' ')}: ${stderr}`)
+  return stdout
+}
+
+async function startNginx(dir: string, port: number): Promise<ChildProcess> {
+  const temp = join(dir, 'nginx')
+  await mkdir(temp)
+  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(kind => `${kind}_temp_path ${temp}/${kind};`).join(' ')
+  await writeFile(join(temp, 'nginx.conf'), `
+    daemon off; worker_processes 1; pid ${temp}/pid; error_log ${temp}/error.log; ${process.getuid?.() === 0 ? 'user root;' : ''}
+    events {}
+    http { access_log off; sendfile on; tcp_nopush on; ${temporary} server { listen 127.0.0.1:${port}; root ${dir}/cache; } }
+  `)
+  const nginx = spawn('nginx', ['-c', join(temp, 'nginx.conf'), '-e', join(temp, 'error.log')], { stdio: 'inherit' })
+  for (;;) {
+    if (nginx.exitCode !== null) throw new Error(`Cannot start nginx: it ended with ${nginx.exitCode}`)
+    if (await answers(port)) return nginx
+    await new Promise(resolve => setTimeout(resolve, 20))
+  }
+}
+
+async function answers(port: number): Promise<boolean> {
+  const socket = connect(port, '127.0.0.1')
+  try {
+    await once(socket, 'connect')
+    return true
+  } catch {
+    return false
+  } finally {
+    socket.destroy()
+  }
+}
+
+async function freePort(): Promise<number> {
+  const server = createServer().listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const address = server.address()
+  server.close()
+  await once(server, 'close')
+  if (address === null || typeof address === 'string') throw new Error('Cannot find a free port')
+  return address.port
+}
+
+async function run(program: string, args: readonly string[], { env = {} }: { env?: Readonly<Record<string, string>> } = {}): Promise<{ failed: boolean, stdout: string, stderr: string }> {
+  const { failed, stdout, stderr } = await execa(program, args, { env, reject: false })
+  return { failed, stdout, stderr }
+}
