@@ -80,6 +80,10 @@ export class Attempt {
     return this.#state.offset
   }
 
+  get isWhole(): boolean {
+    return this.#state.offset === this.layout.narSize
+  }
+
   get voucher(): string {
     return this.#state.voucher
   }
@@ -113,15 +117,19 @@ export class Attempt {
     const { settings } = this.#context
     const length = this.layout.narSize - this.#state.offset
     await this.#openTree()
-    const body = length === 0 ? undefined : await this.#ask(provider, length)
-    this.#start(provider)
-    if (body === undefined) return
+    const body = await this.#ask(provider, length)
+    this.#start(`receiving from ${provider.peerId} at byte ${this.#state.offset}`)
     const pace = { windowMs: settings.stallMs, bytesPerSecond: settings.slowBytesPerSecond, hasAlternative }
     try {
       await pipe(body, guardPace(pace), exactly(length), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
     } finally {
       await this.#saving
     }
+  }
+
+  /** Goes on with an image of which every byte has arrived before; no provider is needed. */
+  takeUp(): void {
+    this.#start('every byte has arrived before')
   }
 
   /** Forgets what was received, so that the next provider starts from the first byte. */
@@ -157,13 +165,11 @@ export class Attempt {
     throw new NarvikError('peer-failed', `Cannot receive from ${peerId}: it answers ${answer.status}`)
   }
 
-  /** The image is being received from here on: the provider has said that it sends. */
-  #start({ peerId }: Provider): void {
+  /** The image is being received from here on: a provider has said that it sends. */
+  #start(reason: string): void {
     const { catalog } = this.#context
     const { narHash } = this.#job
-    if (catalog.get(narHash)?.state === 'wanted') {
-      catalog.transition(narHash, 'start', { reason: `receiving from ${peerId} at byte ${this.#state.offset}` })
-    }
+    if (catalog.get(narHash)?.state === 'wanted') catalog.transition(narHash, 'start', { reason })
     this.#report()
   }
 
