@@ -80,6 +80,10 @@ export class Attempt {
     return this.#state.offset
   }
 
+  get isWhole(): boolean {
+    return this.#state.offset === this.layout.narSize
+  }
+
   get voucher(): string {
     return this.#state.voucher
   }
@@ -110,20 +114,22 @@ export class Attempt {
    * failing it: what is on disk then goes to the verify pipeline as it is.
    */
   async receiveFrom(provider: Provider, { hasAlternative }: { hasAlternative: () => boolean }): Promise<void> {
-    const { node, settings } = this.#context
-    const { narHash, signal } = this.#job
-    const start = this.#state.offset
-    const length = this.layout.narSize - start
-    await this.#open(provider)
-    if (length === 0) return
-    const answer = await fetchNar(node, provider.peerId, narHash, start, length, { signal, stallMs: settings.stallMs })
-    if (answer.status !== 'ok') throw new NarvikError('peer-failed', `Cannot receive from ${provider.peerId}: it answers ${answer.status}`)
+    const { settings } = this.#context
+    const length = this.layout.narSize - this.#state.offset
+    await this.#openTree()
+    const body = await this.#ask(provider, length)
+    this.#start(`receiving from ${provider.peerId} at byte ${this.#state.offset}`)
     const pace = { windowMs: settings.stallMs, bytesPerSecond: settings.slowBytesPerSecond, hasAlternative }
     try {
-      await pipe(answer.body, guardPace(pace), exactly(length), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
+      await pipe(body, guardPace(pace), exactly(length), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
     } finally {
       await this.#saving
     }
+  }
+
+  /** Goes on with an image of which every byte has arrived before; no provider is needed. */
+  takeUp(): void {
+    this.#start('every byte has arrived before')
   }
 
   /** Forgets what was received, so that the next provider starts from the first byte. */
@@ -144,14 +150,26 @@ export class Attempt {
     }
   }
 
-  async #open(provider: Provider): Promise<void> {
-    const { catalog, content } = this.#context
+  async #openTree(): Promise<void> {
+    const { content } = this.#context
     const { narHash, signal } = this.#job
-    if (catalog.get(narHash)?.state === 'wanted') {
-      catalog.transition(narHash, 'start', { reason: `receiving from ${provider.peerId} at byte ${this.#state.offset}` })
-    }
     await content.begin(narHash)
     this.#writer ??= await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
+  }
+
+  async #ask({ peerId }: Provider, length: number): Promise<AsyncIterable<Uint8Array>> {
+    const { node, settings } = this.#context
+    const { narHash, signal } = this.#job
+    const answer = await fetchNar(node, peerId, narHash, this.#state.offset, length, { signal, stallMs: settings.stallMs })
+    if (answer.status === 'ok') return answer.body
+    throw new NarvikError('peer-failed', `Cannot receive from ${peerId}: it answers ${answer.status}`)
+  }
+
+  /** The image is being received from here on: a provider has said that it sends. */
+  #start(reason: string): void {
+    const { catalog } = this.#context
+    const { narHash } = this.#job
+    if (catalog.get(narHash)?.state === 'wanted') catalog.transition(narHash, 'start', { reason })
     this.#report()
   }
 

@@ -184,6 +184,10 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
  */
 async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: Providers, { exclusive }: { exclusive: boolean }): Promise<Attempt> {
   let attempt = await Attempt.resume(context, job)
+  if (attempt?.isWhole === true) {
+    attempt.takeUp()
+    return attempt
+  }
   try {
     for (;;) {
       const provider = await providers.next()

@@ -7,6 +7,8 @@ import { nixHashPath } from '../helpers/real-nix.ts'
 import { makeManyFiles, makeOddTree, makeRawDisk } from '../helpers/source-trees.ts'
 
 const MIB = 1024 * 1024
+/** Milliseconds for a gibibyte, or 60,000 files that are each made durable, on a machine with a lot else to do. */
+const PATIENCE_MS = 600_000
 
 describe('an image moves from one host to the others', () => {
   let a: TestDaemon, b: TestDaemon, c: TestDaemon
@@ -39,7 +41,7 @@ describe('an image moves from one host to the others', () => {
     expect(await c.json('export', name, dest)).toEqual({ path: dest })
     expect(await nixHashPath(dest)).toBe(narHash)
     for (const host of [a, b, c]) await host.json('rm', name)
-  })
+  }, PATIENCE_MS)
 
   it('and leaves as `nix-store --restore` would leave it, for everybody to read', async () => {
     const dir = await temporaryDirectory()

@@ -171,6 +171,25 @@ describe('a stop', () => {
     stop()
   })
 
+  it('after the last byte and before the catalog knew needs nobody any more', async () => {
+    const image = await makeImage(someTree())
+    const fleet = await FakeFleet.start()
+    const giver = await fleet.add('giver', image)
+    const { catalog, content } = fleet.context
+    const transition = catalog.transition.bind(catalog)
+    catalog.transition = (narHash, event, details) => {
+      if (event === 'complete') throw new NarvikError('disk-full', 'no room')
+      return transition(narHash, event, details)
+    }
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'disk-full', /no room/)
+    catalog.transition = transition
+    expect(catalog.get(image.narHash)?.state).toBe('wanted')
+    expect((await content.readProgress(image.narHash))?.offset).toBe(image.nar.length)
+    giver.habit = { answer: 'not-found' }
+    expect(await fetchImage(fleet.context, refOf(image))).toMatchObject({ state: 'verified' })
+    expect(giver.asked).toEqual([0])
+  })
+
   it.each(['fetch', 'verify'] as const)('or a failure there is made good by the next %s', async verb => {
     const image = await makeImage(someTree())
     const fleet = await FakeFleet.start()
