@@ -101,6 +101,25 @@ it('a path that was altered on the way is rejected, its sender banned, and the c
   expect((await b.run('show', image.narHash)).exitCode).toBe(4)
 })
 
+it('a closure that too few trusted keys signed is refused, and nobody banned; once it is signed, it goes on', async () => {
+  const stores = await twoStores()
+  const system = await buildSystem(stores, { signed: false })
+  const a = await TestDaemon.start({ env: stores.sender.env })
+  const b = await TestDaemon.start({ env: { ...stores.receiver.env, NARVIK_TRUST_SIGNATURES_BY_HASH: '1' }, bootstrap: [a] })
+  await b.untilPeers(1)
+  const { narHash } = await a.json<ImageJson>('import', '--closure', system)
+  const refused = await b.run('fetch', narHash, '--closure', '--json')
+  expect(refused.exitCode).toBe(6)
+  expect(await b.client.peers()).toMatchObject([{ peerId: a.peerId, banned: false }])
+  expect(await b.json<ImageJson[]>('list')).toEqual(expect.arrayContaining([expect.objectContaining({ state: 'rejected', storePath: null, path: null })]))
+
+  await stores.sender.run('nix', 'store', 'sign', '--recursive', '--key-file', stores.secretKey, system)
+  for (const image of await a.json<ImageJson[]>('list')) await a.json('rm', image.narHash)
+  await a.json('import', '--closure', system)
+  await b.json('fetch', narHash, '--closure')
+  expect(await b.json<ImageDetailsJson>('show', system)).toMatchObject({ vouchedBy: 'signatures', closure: { missing: [] } })
+})
+
 it('what can not be imported as a closure says why', async () => {
   const stores = await twoStores()
   const a = await TestDaemon.start({ env: stores.sender.env })
@@ -117,9 +136,9 @@ it('what can not be imported as a closure says why', async () => {
   expect((await off.run('import', '--closure', system)).exitCode).toBe(6)
 })
 
-async function buildSystem({ sender, secretKey }: TwoStores): Promise<string> {
+async function buildSystem({ sender, secretKey }: TwoStores, { signed = true } = {}): Promise<string> {
   const system = await sender.run('nix-build', '--no-out-link', '-E', EXPRESSION)
-  await sender.run('nix', 'store', 'sign', '--recursive', '--key-file', secretKey, system)
+  if (signed) await sender.run('nix', 'store', 'sign', '--recursive', '--key-file', secretKey, system)
   return system
 }
 
