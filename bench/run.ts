@@ -5,6 +5,7 @@ import { requireTools } from './binary-cache.ts'
 import { benchHostToHost } from './host-to-host.ts'
 import { benchMemory } from './memory.ts'
 import { benchNarHash, type NarHashResult } from './nar-hash.ts'
+import { benchPathInfo, type PathInfoResult } from './path-info.ts'
 import { linesOf, type Result } from './result.ts'
 
 /**
@@ -21,6 +22,7 @@ async function main(): Promise<void> {
     console.log(linesOf(result).join('\n'))
   }
   for (const each of await benchNarHash({ log: () => undefined })) add(ofNarHash(each))
+  add(ofPathInfo(await benchPathInfo({ log: () => undefined })))
   for (const each of await benchHostToHost()) add(each)
   add(await benchMemory())
   await keep({ ...machine, load: `${loadBefore.toFixed(1)} before, ${(loadavg()[0] ?? 0).toFixed(1)} after (one minute each)` }, results)
@@ -32,6 +34,15 @@ function ofNarHash({ name, milliseconds, ratios, budget, parts }: NarHashResult)
     figures: Object.fromEntries(Object.entries(milliseconds).map(([figure, value]) => [figure, { value, unit: 'ms' as const }])),
     ratios: Object.entries(ratios).map(([against, ratio]) => ({ against, ratio, ...(budget.against === against && { budget: budget.ratio }) })),
     notes: [parts],
+  }
+}
+
+function ofPathInfo({ milliseconds, slowest, ratio, budget }: PathInfoResult): Result {
+  return {
+    name: 'Metadata of a path already known',
+    figures: { 'nix path-info --json': { value: milliseconds.nix, unit: 'ms' } },
+    ratios: [{ against: 'nix path-info --json', ratio }, { against: `the budget of ${budget.milliseconds} ms`, ratio: milliseconds.narvik / budget.milliseconds, budget: 1 }],
+    notes: [`narvik: ${milliseconds.narvik.toFixed(3)} ms, 99 % within ${slowest.toFixed(3)} ms`],
   }
 }
 
