@@ -22,7 +22,7 @@ describe('a daemon', () => {
     const { narHash } = await host.json<ImageJson>('import', source, '--name', 'it')
     expect(await host.kill(signal)).toBe(0)
     const nix32 = NarHash.parse(narHash).toNix32()
-    const data = ['by-name', 'by-name/it', 'catalog.db', 'identity.key', 'images', `images/${nix32}`, 'quarantine'].map(path => `data/${path}`)
+    const data = ['by-name', 'by-name/it', 'catalog.db', 'gcroots', 'identity.key', 'images', `images/${nix32}`, 'quarantine'].map(path => `data/${path}`)
     const left = (await filesIn(host.dir)).filter(path => !/^data\/(lock|catalog\.db-(wal|shm))/.test(path))
     expect(left.filter(path => path !== 'run')).toEqual(['data', ...data])
     const again = await TestDaemon.start({ dir: host.dir })
