@@ -51,12 +51,3 @@ export const metadataSchema = z.strictObject({
   name: imageName.nullable(),
   manifestDigest: z.string().regex(/^[0-9a-f]{64}$/).nullable(),
 })
-
-/** Whether two hosts say the same of an image: everything but its name, which each host gives itself. */
-export function metadataDifference(a: ImageMetadata, b: ImageMetadata): string | undefined {
-  if (!a.narHash.equals(b.narHash)) return `narHash is ${a.narHash.toSri()} and ${b.narHash.toSri()}`
-  for (const field of ['narSize', 'manifestDigest'] as const) {
-    if (a[field] !== b[field]) return `${field} is ${String(a[field])} and ${String(b[field])}`
-  }
-  return undefined
-}

@@ -57,13 +57,13 @@ export class Attempt {
   /** Asks a provider what the image is, and starts from the first byte. */
   static async begin(context: TaskContext, job: Job<unknown>, provider: Provider): Promise<Attempt> {
     const { metadata, manifest } = await askMetadata(context, job, provider)
-    const layout = checkManifest(provider, metadata, manifest)
+    const { layout, digest } = checkManifest(provider, metadata, manifest)
     await checkSpace(context, layout.narSize)
     const { narHash } = job
     context.catalog.describe(narHash, { ...metadata, name: context.catalog.get(narHash)?.name ?? null }, manifest)
     await context.content.discard(narHash)
     return new Attempt(context, job, layout, {
-      manifestDigest: manifestDigest(manifest),
+      manifestDigest: digest,
       voucher: provider.peerId,
       recordBy: provider.record === undefined ? null : provider.peerId,
       offset: 0,
@@ -236,14 +236,14 @@ async function askMetadata({ node }: TaskContext, { narHash, signal }: Job<unkno
 }
 
 /** Holds what the peer says now against its own manifest and its record in the DHT, before a file is made. */
-function checkManifest({ peerId, record }: Provider, metadata: ImageMetadata, manifest: Uint8Array): Layout {
+function checkManifest({ peerId, record }: Provider, metadata: ImageMetadata, manifest: Uint8Array): { layout: Layout, digest: string } {
   const digest = manifestDigest(manifest)
   const layout = Layout.of(decodeManifest(manifest).listing)
   if (metadata.manifestDigest !== digest) throw disagreement(peerId, `its metadata names manifest ${String(metadata.manifestDigest)}`, `it sends ${digest}`)
   if (metadata.narSize !== layout.narSize) throw disagreement(peerId, `its metadata says ${metadata.narSize} bytes`, `its manifest ${layout.narSize}`)
   if (record !== undefined && record.manifestDigest !== digest) throw disagreement(peerId, `its DHT record names manifest ${record.manifestDigest}`, `it sends ${digest}`)
   if (record !== undefined && record.narSize !== layout.narSize) throw disagreement(peerId, `its DHT record says ${record.narSize} bytes`, `its manifest ${layout.narSize}`)
-  return layout
+  return { layout, digest }
 }
 
 function disagreement(peerId: string, one: string, other: string): NarvikError {
