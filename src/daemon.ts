@@ -8,7 +8,7 @@ import { createLogger, type Logger } from './log.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
-import { FLEET_KEY_BYTES } from './p2p/fleet.ts'
+import { FLEET_KEY_BYTES, fleetKeys } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
 import { Catalog } from './store/catalog.ts'
@@ -111,7 +111,7 @@ async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode
     mdns: config.mdns,
     stallMs: config.fetch.stallSeconds * 1000,
     allowOpen: config.allowOpen,
-    ...(fleetKey !== undefined && { fleetKey }),
+    ...(fleetKey !== undefined && { fleet: fleetKeys(fleetKey) }),
   })
 }
 
