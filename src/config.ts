@@ -30,6 +30,8 @@ const configSchema = z.strictObject({
   mdns: z.boolean(),
   /** File with the fleet's key; null where this host is in no fleet. */
   fleetKeyFile: path.nullable(),
+  /** Files with other keys that are accepted as well, while the fleet changes over to a new key. */
+  acceptFleetKeyFiles: z.array(path).max(8).readonly(),
   /** Whether `listen` may go beyond loopback without a fleet key. */
   allowOpen: z.boolean(),
   log: z.strictObject({
@@ -99,6 +101,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     bootstrap: [],
     mdns: true,
     fleetKeyFile: null,
+    acceptFleetKeyFiles: [],
     allowOpen: false,
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
