@@ -5,13 +5,14 @@ import { join, resolve } from 'node:path'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import { z } from 'zod'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
 const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
 const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-Za-z]+$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
+const peerIds = z.array(z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…')).max(MAX_LISTED_PEERS).readonly()
 const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
 const signatureCount = z.int().min(0).max(MAX_TRUSTED_KEYS)
 const seconds = z.number().positive().max(7 * 24 * 3600)
@@ -34,6 +35,12 @@ const configSchema = z.strictObject({
   acceptFleetKeyFiles: z.array(path).max(8).readonly(),
   /** Whether `listen` may go beyond loopback without a fleet key. */
   allowOpen: z.boolean(),
+  peers: z.strictObject({
+    /** Peer ids; where there are any, no other peer is dealt with. */
+    allow: peerIds,
+    /** Peer ids that are not dealt with, also where they are allowed. */
+    deny: peerIds,
+  }),
   log: z.strictObject({
     level: z.enum(LOG_LEVELS),
     format: z.enum(['json', 'text']),
@@ -103,6 +110,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     fleetKeyFile: null,
     acceptFleetKeyFiles: [],
     allowOpen: false,
+    peers: { allow: [], deny: [] },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
@@ -112,6 +120,11 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
 
 /** Every key as it is written in the file, in the order of the schema. */
 export const CONFIG_KEYS: readonly string[] = keysOf(configSchema.shape)
+
+/** The keys whose values differ between two configurations, as they are written in the file. */
+export function changedKeys(before: Config, after: Config): string[] {
+  return CONFIG_KEYS.filter(key => JSON.stringify(valueOf(before, key)) !== JSON.stringify(valueOf(after, key)))
+}
 
 /** The environment variable that sets a key. */
 export function environmentName(key: string): string {
@@ -279,6 +292,10 @@ function editDistance(a: string, b: string): number {
     row = next
   }
   return row[b.length] ?? 0
+}
+
+function valueOf(config: Config, key: string): unknown {
+  return key.split('.').reduce<unknown>((value, part) => (value as Record<string, unknown>)[camelCase(part)], config)
 }
 
 function schemaOf(key: string): z.ZodType {

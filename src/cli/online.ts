@@ -78,6 +78,14 @@ export function peers(): Action {
   return async ({ client }) => answer(await client().peers(), views.peersView)
 }
 
+export function bans(): Action {
+  return async ({ client }) => answer(await client().bans(), views.bansView)
+}
+
+export function unban(peerId: string): Action {
+  return async ({ client }) => answer(await client().unban(peerId), ban => `lifted the ban of ${ban.peerId} (${ban.reason})`)
+}
+
 export function transfers(): Action {
   return async ({ client }) => answer(await client().transfers(), views.transfersView)
 }

@@ -119,7 +119,10 @@ function addOnline(program: Command, { run }: Runner): void {
   watchable(program.command('status')).description('show the node')
     .action((options: CommonOptions) => run(online.status(), options))
   watchable(program.command('peers')).description('show the peers')
-    .action((options: CommonOptions) => run(online.peers(), options))
+    .option('--banned', 'those that are kept away for a time, and why')
+    .action((options: CommonOptions & { banned?: boolean }) => run(options.banned === true ? online.bans() : online.peers(), options))
+  common(program.command('unban <PEER>')).description('end the ban of a peer')
+    .action((peer: string, options: CommonOptions) => run(online.unban(peer), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
 }

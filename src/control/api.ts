@@ -193,6 +193,20 @@ export const peerSchema = z.object({
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
 
+/** A peer's name in a request: base58, as every command prints it. */
+export const peerIdParams = z.strictObject({ peerId: z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…') })
+
+export const banSchema = z.object({
+  peerId: z.string(),
+  reason: z.string(),
+  since: time,
+  until: time,
+  /** Bans of the peer that this host remembers, this one included; each takes twice as long as the one before. */
+  times: count,
+})
+export type BanJson = z.output<typeof banSchema>
+export const banListSchema = z.array(banSchema)
+
 export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
@@ -265,5 +279,9 @@ export interface Tasks {
   show(ref: Ref): Awaitable<ImageDetailsJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
+  /** The bans that are in force. */
+  bans(): Awaitable<BanJson[]>
+  /** The ban as it was; `not-found` where there is none in force. */
+  unban(request: { readonly peerId: string }): Awaitable<BanJson>
   transfers(): Awaitable<TransferJson[]>
 }

@@ -3,9 +3,9 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
+  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
   statusSchema, transferListSchema, verifyReportSchema,
-  type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
+  type BanJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
   type TransferJson, type VerifyReportJson,
 } from './api.ts'
 
@@ -34,6 +34,14 @@ export class ControlClient {
 
   peers(options?: CallOptions): Promise<PeerJson[]> {
     return this.#ask('GET', '/v1/peers', peerListSchema, options)
+  }
+
+  bans(options?: CallOptions): Promise<BanJson[]> {
+    return this.#ask('GET', '/v1/bans', banListSchema, options)
+  }
+
+  unban(peerId: string, options?: CallOptions): Promise<BanJson> {
+    return this.#ask('DELETE', `/v1/bans/${encodeURIComponent(peerId)}`, banSchema, options)
   }
 
   transfers(options?: CallOptions): Promise<TransferJson[]> {

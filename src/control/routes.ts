@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, importRequest, installRequest, noFields, refParams, verifyRequest,
+  exportRequest, fetchRequest, importRequest, installRequest, noFields, peerIdParams, refParams, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -24,6 +24,8 @@ export interface Route {
 export const ROUTES: readonly Route[] = [
   short('GET', '/v1/status', noFields, tasks => tasks.status()),
   short('GET', '/v1/peers', noFields, tasks => tasks.peers()),
+  short('GET', '/v1/bans', noFields, tasks => tasks.bans()),
+  short('DELETE', '/v1/bans/:peerId', peerIdParams, (tasks, request) => tasks.unban(request)),
   short('GET', '/v1/transfers', noFields, tasks => tasks.transfers()),
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),

@@ -6,10 +6,11 @@ import { fetchImage, type FetchRequest } from './fetch-image.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
-import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
+import { liftBan } from './lift-ban.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
 
 interface Whole {
@@ -34,6 +35,8 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    bans: () => node.bans().map(presentBan),
+    unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
   }
 }

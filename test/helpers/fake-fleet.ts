@@ -143,6 +143,8 @@ export class FakeFleet {
         return () => { this.#listeners.delete(listener) }
       },
       ban: (peerId, _ms, reason) => { this.banned.set(peerId, reason) },
+      bans: () => [],
+      unban: () => undefined,
       isBanned: peerId => this.banned.has(peerId),
       open: (peerId, protocol, { signal }) => this.#open(peerId, protocol, signal),
     }

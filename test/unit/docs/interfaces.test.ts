@@ -53,6 +53,7 @@ describe('docs/CONTROL-API.md', () => {
     'verify result': api.verifyResultSchema,
     'status': api.statusSchema,
     'peer': api.peerSchema,
+    'ban': api.banSchema,
     'progress': api.progressSchema,
     'transfer': api.transferSchema,
   }
