@@ -21,8 +21,8 @@ const RULES = {
   limits: { files: ['limits.ts'], own: [], outside: [] },
   log: { files: ['log.ts'], own: ['errors', 'limits'], outside: ['node:*', 'pino'] },
   mismatch: { files: ['mismatch.ts'], own: [], outside: ['zod'] },
-  config: { files: ['config.ts'], own: ['errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'smol-toml', 'zod'] },
   'key files': { files: ['secret-file.ts', 'fleet-key.ts'], own: ['errors'], outside: ['node:*'] },
+  config: { files: ['config.ts', 'config/'], own: ['errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'smol-toml', 'zod'] },
   notify: { files: ['notify.ts'], own: ['errors', 'limits', 'log'], outside: ['node:*'] },
 
   image: { files: ['image/'], own: ['errors', 'limits'], outside: ['zod', '@napi-rs/blake-hash'] },
