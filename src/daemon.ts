@@ -70,8 +70,8 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), logger })
 
   const jobs = new Jobs()
-  const announcer = new Announcer({ router: node.router, logger })
   let settings = settingsOf(config)
+  const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const context: TaskContext = {
     catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
     get settings() { return settings },
@@ -96,6 +96,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const reload = new Reload({ keyring, node, logger, settle: async next => {
     settings = settingsOf(next)
     await reviewTrust(context)
+    announcer.announceAll(catalog)
   } }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
@@ -133,12 +134,13 @@ async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Paramet
   })
 }
 
-function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
+    announce: sharing.announce,
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,

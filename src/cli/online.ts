@@ -16,11 +16,12 @@ interface Whole {
 
 interface Named extends Whole {
   readonly name?: string
+  readonly private?: boolean
 }
 
-export function importImage(path: string, { name, closure }: Named): Action {
+export function importImage(path: string, { name, closure, private: isPrivate }: Named): Action {
   return async ({ client, onProgress }) => {
-    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }), ...whole(closure) }, { onProgress })
+    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }), ...whole(closure), ...(isPrivate === true ? { private: true } : {}) }, { onProgress })
     return answer(image, views.imageView)
   }
 }
@@ -63,6 +64,11 @@ interface InstallOptions extends Whole {
 export function install(ref: string, { checkSigs, closure }: InstallOptions): Action {
   const request = { ref: checkRef(ref), ...whole(closure), ...(checkSigs ? {} : { checkSignatures: false }) }
   return async ({ client, onProgress }) => answer(await client().install(request, { onProgress }), views.installView)
+}
+
+export function makePrivate(ref: string, { off = false }: { readonly off?: boolean }): Action {
+  const request = { ref: checkRef(ref), private: !off }
+  return async ({ client }) => answer(await client().makePrivate(request), views.imageView)
 }
 
 export function remove(ref: string): Action {

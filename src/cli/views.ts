@@ -17,6 +17,7 @@ export function imageView(image: ImageJson, paint: Paint): string {
     'path': image.path,
     'store path': image.storePath,
     'source': image.source,
+    'private': image.private ? 'yes, served to nobody' : null,
     'note': image.note,
   }, paint)
 }

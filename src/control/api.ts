@@ -37,7 +37,8 @@ const rate = z.number().min(0)
 const time = z.iso.datetime()
 const sri = narHashText.transform(hash => hash.toSri())
 
-export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()) })
+export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()), private: z.exactOptional(z.boolean()) })
+export const privateRequest = z.strictObject({ ref: refSchema, private: z.boolean() })
 export const fetchRequest = z.strictObject({
   ref: refSchema,
   name: z.exactOptional(newName),
@@ -67,6 +68,8 @@ export const imageSchema = z.object({
   signatures: z.array(z.string()).readonly(),
   /** Why store path, references, deriver and ca are shown; null: there are none, or only claims, which are not shown. */
   vouchedBy: z.enum(VOUCHERS).nullable(),
+  /** Whether it is served to nobody. */
+  private: z.boolean(),
   source: z.enum(['import', 'fetch']),
   createdAt: time,
   verifiedAt: time.nullable(),
@@ -268,11 +271,12 @@ export interface LongWork {
 
 /** What the control server asks of the daemon. Every failure is a NarvikError; `not-found` for an unknown reference. */
 export interface Tasks {
-  importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean } & LongWork): Promise<ImageJson>
+  importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean } & LongWork): Promise<ImageJson>
   fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
   verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
+  makePrivate(request: { readonly ref: Ref, readonly private: boolean }): Awaitable<ImageJson>
   /** The image as it was. */
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
   list(): Awaitable<ImageJson[]>

@@ -229,6 +229,33 @@ export class Catalog {
     })
   }
 
+  /** Puts down whether the image is served to nobody. */
+  setPrivate(narHash: NarHash, isPrivate: boolean): ImageRow {
+    return this.#write(`make private ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'make private')
+      this.#sql.setPrivate.run({ narHash: narHash.bytes, isPrivate: Number(isPrivate) })
+      return this.#require(narHash, 'make private')
+    })
+  }
+
+  /** Puts down that the holder of a public key (hex) has published a name for the image. */
+  setPublisher(narHash: NarHash, publisher: string): ImageRow {
+    return this.#write(`note who published ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setPublisher.run({ narHash: narHash.bytes, publisher })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Gives an image a name, which another one may have had until now. */
+  moveName(narHash: NarHash, name: string): ImageRow {
+    return this.#write(`name ${narHash.toSri()}`, () => {
+      const holder = this.getByName(name)
+      if (holder !== undefined) this.#sql.setName.run({ narHash: holder.narHash.bytes, name: null })
+      return this.setName(narHash, name)
+    })
+  }
+
   /** Puts down that a verified image was proven again while its tree was as new as this. */
   setNewestChange(narHash: NarHash, newestChange: number | null): ImageRow {
     return this.#write(`note the state of ${narHash.toSri()}`, () => {

@@ -11,6 +11,7 @@ import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
 import { liftBan } from './lift-ban.ts'
+import { makePrivate } from './make-private.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
 
 interface Whole {
@@ -30,6 +31,7 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
+    makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(content, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(content, row)),
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),

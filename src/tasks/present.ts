@@ -24,6 +24,7 @@ export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRo
     ca,
     signatures: row.signatures,
     vouchedBy: row.vouchedBy,
+    private: row.isPrivate,
     source: row.source,
     createdAt: row.createdAt.toISOString(),
     verifiedAt: row.verifiedAt?.toISOString() ?? null,

@@ -17,7 +17,7 @@ export const goodImage: ImageJson = {
   references: [],
   deriver: null,
   ca: null,
-  signatures: [], vouchedBy: null,
+  signatures: [], vouchedBy: null, private: false,
   source: 'import',
   createdAt: '2026-03-01T12:00:00.000Z',
   verifiedAt: '2026-03-01T12:00:05.000Z',
@@ -129,6 +129,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       return finish({ path: dest }, work)
     },
     installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
+    makePrivate: request => ({ ...known(request.ref), private: request.private }),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     list: () => [goodImage, badImage],
     show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
