@@ -70,12 +70,14 @@ export class Host {
     if (this.#process.exitCode !== null || this.#process.signalCode !== null) return
     const ended = once(this.#process, 'exit')
     this.#process.kill(signal)
+    // One that was frozen hears it when it goes on.
+    this.#process.kill('SIGCONT')
     await ended
   }
 
-  /** Sends a signal that doesn't end the daemon. */
-  signal(signal: 'SIGSTOP' | 'SIGCONT'): void {
-    this.#process.kill(signal)
+  /** Stops the process on the spot, with all its connections open, until it is killed. */
+  freeze(): void {
+    this.#process.kill('SIGSTOP')
   }
 
   /** Ends the daemon and removes what it kept. */

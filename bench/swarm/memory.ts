@@ -67,8 +67,6 @@ async function measure(size: number, settings: Settings, parent: string): Promis
     await Promise.all(fetchers.map(host => host.client.fetch({ ref: narHash })))
     const usual = samples.stop()
     const [seed, still, ...others] = await Promise.all([fleet.seed, stalled, ...fetchers].map(async host => (await host.usage()).peak))
-    // A process that stands still can't end in order.
-    stalled.signal('SIGCONT')
     return { size, seed: seed ?? NaN, stalled: still ?? NaN, fetcher: Math.max(...others), usual, seconds: (performance.now() - started) / 1000 }
   } finally {
     await removeTree(dir)
@@ -82,7 +80,7 @@ function stopOnTheWay(host: Host, narHash: string): void {
     onProgress: ({ bytes, totalBytes }) => {
       if (stopped || totalBytes === null || bytes < totalBytes / 3) return
       stopped = true
-      host.signal('SIGSTOP')
+      host.freeze()
     },
   }).catch(() => undefined)
 }

@@ -1,6 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
-import { describeMachine, keep, load } from '../record.ts'
+import { describeMachine, keep, load, type Machine } from '../record.ts'
 import { linesOf, type Result } from '../result.ts'
 import { requireTools } from '../tools.ts'
 import { benchChain } from './chain.ts'
@@ -10,7 +10,7 @@ import { benchForgery, benchLiar } from './liar.ts'
 import { benchMemory } from './memory.ts'
 import { benchNextVersion } from './next-version.ts'
 import { isFull, readSettings, type Settings } from './settings.ts'
-import { openWorkshop } from './workshop.ts'
+import { lastWords, openWorkshop } from './workshop.ts'
 
 const SCENARIOS: Readonly<Record<string, (settings: Settings, dir: string) => Promise<Result>>> = {
   'flash-crowd': benchFlashCrowd,
@@ -36,14 +36,23 @@ async function main(): Promise<void> {
   if (unknown !== undefined) throw new Error(`Cannot run ${unknown}: found no such scenario, needed some of ${Object.keys(SCENARIOS).join(', ')}`)
   const dir = openWorkshop()
   const machine = await describeMachine({ ...await versions(), settings: JSON.stringify(settings) })
-  for (const name of names) {
-    const before = load()
+  for (const name of names) await runOne(name, { settings, dir, machine })
+}
+
+/** One that fails is no reason not to run the next; the run as a whole then fails. */
+async function runOne(name: string, { settings, dir, machine }: { settings: Settings, dir: string, machine: Machine }): Promise<void> {
+  const before = load()
+  try {
     const result = await SCENARIOS[name]?.(settings, dir)
-    if (result === undefined) continue
+    if (result === undefined) return
     console.log(linesOf(result).join('\n'))
     // A quick look is no figure to keep beside those of a whole run.
     const place = isFull(settings) ? `swarm-${name}` : `quick-swarm-${name}`
     await keep(place, INTRODUCTION, { ...machine, load: `${before} before, ${load()} after (one minute each)` }, [result])
+  } catch (error) {
+    console.error(`Cannot finish ${name}:`, error)
+    for (const line of lastWords(dir)) console.error(line)
+    process.exitCode = 1
   }
 }
 

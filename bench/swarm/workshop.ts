@@ -1,4 +1,4 @@
-import { mkdtempSync, readdirSync, rmSync } from 'node:fs'
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs'
 import { statfs } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -30,6 +30,12 @@ export async function requireSpace(dir: string, bytes: number): Promise<void> {
   if (bavail * bsize >= bytes) return
   const gib = (count: number): string => `${(count / 1024 ** 3).toFixed(1)} GiB`
   throw new Error(`Cannot run: found ${gib(bavail * bsize)} free in ${dir}, needed ${gib(bytes)}; name another place with TMPDIR, or scale the run down with SWARM_SCALE`)
+}
+
+/** The last lines of each log in the directory; it is gone when somebody could look for them. */
+export function lastWords(dir: string): string[] {
+  const logs = readdirSync(dir, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.log'))
+  return logs.flatMap(name => readFileSync(join(dir, name), 'utf8').trim().split('\n').slice(-5).map(line => `${name}: ${line}`))
 }
 
 /** Removes what runs have left that are no more. */
