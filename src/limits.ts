@@ -72,6 +72,8 @@ export const STREAM_WINDOW_BYTES = 1 * MIB
 export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
+/** Bytes of the buffers of a TLS socket: enough for a few whole frames to be encrypted in one go. */
+export const TLS_BUFFER_BYTES = 1 * MIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */

@@ -140,7 +140,7 @@ describe('a host that goes', () => {
     expect(ofA).toMatchObject({ code: 'interrupted' })
     expect(ofB).toMatchObject({ code: 'peer-failed' })
     await stopped
-    expect(source.reading).toBe(0)
+    await vi.waitFor(() => { expect(source.reading).toBe(0) })
     await expectFailure(fetchMetadata(a, b.peerId, HASH), 'interrupted', /stopping/)
   })
 
