@@ -37,7 +37,7 @@ export const MAX_WIRE_HEADER_BYTES = 64 * KIB
  * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
  * packet; much more holds up other streams.
  */
-export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
+export const WIRE_BUFFER_BYTES = 4 * (65_535 - 16) - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */

@@ -92,7 +92,7 @@ function exportFrom(socket: TLSSocket): Uint8Array {
 
 async function untilSecure(socket: TLSSocket, event: 'secure' | 'secureConnect'): Promise<void> {
   const { promise, resolve, reject } = Promise.withResolvers<undefined>()
-  const onError = (error: Error): void => { reject(refused(`found ${messageOf(error)}`)) }
+  const onError = (error: Error): void => { reject(refused(`found ${reasonOf(error)}`)) }
   const onClose = (): void => { reject(refused('found the connection closed')) }
   socket.once(event, () => { resolve(undefined) })
   socket.on('error', onError)
@@ -103,6 +103,11 @@ async function untilSecure(socket: TLSSocket, event: 'secure' | 'secureConnect')
     socket.off('close', onClose)
     // The listener of errors stays until the stream has put its own: an error without one ends the process.
   }
+}
+
+/** What OpenSSL says, without the places in its source where it says it. */
+function reasonOf(error: Error & { reason?: unknown }): string {
+  return typeof error.reason === 'string' ? error.reason : messageOf(error)
 }
 
 function refused(found: string): NarvikError {

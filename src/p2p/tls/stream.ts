@@ -22,18 +22,28 @@ export class TlsStream extends AbstractMessageStream {
     this.#connection = connection
     this.#socket = socket
     // Closing the connection has to wait for what TLS has not written yet.
-    native.destroySoon = () => { socket.destroySoon() }
+    native.destroySoon = () => {
+      for (const part of this.writeBuffer) socket.write(part)
+      this.writeBuffer.consume(this.writeBuffer.byteLength)
+      socket.destroySoon()
+    }
     socket.on('data', (bytes: Buffer) => { this.#onBytes(bytes) })
     socket.on('drain', () => { this.safeDispatchEvent('drain') })
     socket.on('error', (error: Error) => { this.abort(error) })
+    // A socket that no tls.Server has made tells of a forged record in this way alone, and goes on.
+    socket.on('_tlsError', (error: Error) => { this.abort(error) })
     socket.once('end', () => {
       this.#dispatch()
       this.onTransportClosed()
     })
-    connection.addEventListener('close', ({ error, local }) => {
+    // It closes right after the connection and, unlike that, knows whether TLS is the reason.
+    socket.once('close', () => {
       this.#dispatch()
-      if (error === undefined) this.onTransportClosed()
-      else if (local === true) this.abort(error)
+      this.onTransportClosed()
+    })
+    connection.addEventListener('close', ({ error, local }) => {
+      if (error === undefined) return
+      if (local === true) this.abort(error)
       else this.onRemoteReset()
     })
   }
