@@ -1,9 +1,8 @@
 import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
 import { multiaddr } from '@multiformats/multiaddr'
 import { NarvikError } from '../errors.ts'
+import { FLEET_KEY_BYTES } from '../fleet-key.ts'
 
-/** Bytes of a fleet key. */
-export const FLEET_KEY_BYTES = 32
 /** Bytes of a knock. */
 export const KNOCK_BYTES = 32
 
@@ -67,11 +66,6 @@ export function knockFor(fleetKey: Uint8Array, message: Uint8Array): Uint8Array 
 /** The key that a knock was made with, if it is one of `accept`. */
 export function keyOfKnock(accept: readonly Uint8Array[], knock: Uint8Array, message: Uint8Array): Uint8Array | undefined {
   return accept.find(key => knock.byteLength === KNOCK_BYTES && timingSafeEqual(knockFor(key, message), knock))
-}
-
-/** What people and logs may be shown of a key: it says which one it is, and nothing else. */
-export function fingerprintOf(fleetKey: Uint8Array): string {
-  return Buffer.from(derive('narvik fleet fingerprint 1', checkLength(fleetKey))).toString('hex').slice(0, 32)
 }
 
 /**

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { fingerprintOf, FleetKeyring, fleetKeys, handshakePrologue, isLoopback, keyOfKnock, knockFor } from '../../../src/p2p/fleet.ts'
+import { FleetKeyring, fleetKeys, handshakePrologue, isLoopback, keyOfKnock, knockFor } from '../../../src/p2p/fleet.ts'
+import { fleetFingerprint } from '../../../src/fleet-key.ts'
 import { rangeOf } from '../../helpers/bytes.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 
@@ -29,8 +30,8 @@ describe('a fleet key', () => {
     expect(knockFor(OLD, message)).not.toEqual(knockFor(NEXT, message))
     expect(knockFor(OLD, message)).not.toEqual(knockFor(OLD, rangeOf(10, 34)))
     const derived = [handshakePrologue(OLD), knockFor(OLD, message)].map(hex)
-    expect(new Set([hex(OLD), ...derived, fingerprintOf(OLD)]).size).toBe(4)
-    for (const text of [hex(OLD), ...derived]) expect(text).not.toContain(fingerprintOf(OLD).slice(0, 8))
+    expect(new Set([hex(OLD), ...derived, fleetFingerprint(OLD)]).size).toBe(4)
+    for (const text of [hex(OLD), ...derived]) expect(text).not.toContain(fleetFingerprint(OLD).slice(0, 8))
   })
 
   it('of another length is none', () => {
