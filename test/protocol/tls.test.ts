@@ -225,6 +225,16 @@ describe('a handshake that does not go on', () => {
     await expectGone(ends[end])
   })
 
+  it.each([['answerer', 'secureInbound', 'far'], ['dialler', 'secureOutbound', 'near']] as const)('because the other end is silent, ends when the caller of the %s has had enough', async (_role, method, end) => {
+    const ends = await connect()
+    const controller = new AbortController()
+    const { encrypter } = await party()
+    const secured = encrypter[method](ends[end], { signal: controller.signal })
+    setImmediate(() => { controller.abort(new Error('enough')) })
+    await expect(secured).rejects.toThrow('found')
+    await expectGone(ends[end])
+  })
+
   it('because the proof does not come, is given up', async () => {
     const answerer = await party(FLEET, { timeoutMs: 300 })
     const { near, far } = await connect()
