@@ -41,10 +41,10 @@ export const MAX_NAME_BYTES = 211
 /** Bytes of one request or reply header on the wire, without its body. */
 export const MAX_WIRE_HEADER_BYTES = 64 * KIB
 /**
- * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
- * packet; much more holds up other streams.
+ * Bytes of one buffer given to a stream: with the muxer's header it fills four packets of Noise, and 16 records of TLS. Smaller ones cost more
+ * for each byte; larger ones hold up other streams.
  */
-export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
+export const WIRE_BUFFER_BYTES = 4 * (65_535 - 16) - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */
@@ -100,6 +100,8 @@ export const STREAM_WINDOW_BYTES = 1 * MIB
 export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
+/** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
+export const TLS_BUFFER_BYTES = 1 * MIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */

@@ -16,6 +16,7 @@ import { fleetNoise, openNoise } from './fleet-noise.ts'
 import { libp2pLogger } from './libp2p-log.ts'
 import { RECORD_NAMESPACE } from './record.ts'
 import type { RecordBook } from './record-book.ts'
+import { fleetTls } from './tls/encrypter.ts'
 
 /** The fleet's DHT: no other network speaks it. */
 export const KAD_PROTOCOL = '/narvik/kad/1.0.0'
@@ -56,7 +57,8 @@ export async function createStack(
     nodeInfo: { name: 'narvik', userAgent: agent },
     addresses: { listen: [...listen] },
     transports: [tcp(socketBuffers())],
-    connectionEncrypters: [fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
+    // In the order of the dialler's liking; a host that doesn't speak the first is spoken to in the second.
+    connectionEncrypters: [fleetTls(fleet), fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
     streamMuxers: [muxer],
     connectionGater: gater,
     peerDiscovery: wantsMdns && beyondLoopback ? [mdns({ serviceTag: MDNS_SERVICE })] : [],
