@@ -38,9 +38,13 @@ export class Desk {
     this.#taker = { onTurn: () => { this.#reply({ kind: 'ready' }) } }
   }
 
-  /** Wants that are not ended. */
-  get wants(): number {
-    return this.#wants.size
+  /** Wants that are not ended, and answers that are not sent. */
+  get backlog(): number {
+    return this.#wants.size + this.#replies.length
+  }
+
+  isOpen(id: number): boolean {
+    return this.#wants.has(id)
   }
 
   /** The asker wants the runs, or of them `choice` bytes that the desk chooses. */

@@ -17,6 +17,8 @@ interface Place {
   bytes: number
   /** Until when it must be used; undefined once it was. */
   claimBy: number | undefined
+  /** Whether there was nothing to be sent when it was looked at last. */
+  rests: boolean
 }
 
 /**
@@ -42,10 +44,11 @@ export class Turns {
     const place = this.#places.get(taker)
     if (place !== undefined) {
       place.claimBy = undefined
+      place.rests = false
       return true
     }
-    if (this.#line.size === 0 && this.#places.size < this.#init.places) {
-      this.#places.set(taker, { bytes: 0, claimBy: undefined })
+    if (this.#line.size === 0 && this.#hasRoom()) {
+      this.#places.set(taker, { bytes: 0, claimBy: undefined, rests: false })
       return true
     }
     this.#line.add(taker)
@@ -65,7 +68,10 @@ export class Turns {
 
   /** The taker has nothing to be sent. */
   rests(taker: Taker, now: number): void {
-    if (this.#line.size > 0 && this.#places.get(taker)?.claimBy === undefined) this.#free(taker, now)
+    const place = this.#places.get(taker)
+    if (place === undefined || place.claimBy !== undefined) return
+    place.rests = true
+    if (this.#line.size > 0) this.#free(taker, now)
   }
 
   /** The taker is gone. */
@@ -79,12 +85,19 @@ export class Turns {
     for (const [taker, { claimBy }] of this.#places) if (claimBy !== undefined && claimBy <= now && this.#line.size > 0) this.#free(taker, now)
   }
 
+  /** Whether there is a place, or one of a taker that rests. */
+  #hasRoom(): boolean {
+    if (this.#places.size < this.#init.places) return true
+    for (const [taker, { rests }] of this.#places) if (rests) return this.#places.delete(taker)
+    return false
+  }
+
   #free(taker: Taker, now: number): void {
     if (!this.#places.delete(taker)) return
     const [next] = this.#line
     if (next === undefined) return
     this.#line.delete(next)
-    this.#places.set(next, { bytes: 0, claimBy: now + this.#init.claimMs })
+    this.#places.set(next, { bytes: 0, claimBy: now + this.#init.claimMs, rests: false })
     next.onTurn()
   }
 }
