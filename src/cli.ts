@@ -64,7 +64,8 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
 
 function print({ json: document, text, failure }: Answer, { json, onCleanScreen = false }: { readonly json: boolean, readonly onCleanScreen?: boolean }): void {
   if (onCleanScreen) stdout.write('\x1b[2J\x1b[H')
-  stdout.write(`${json ? JSON.stringify(document) : text((style, part) => styleText(style, part, { stream: stdout }))}\n`)
+  const written = json ? JSON.stringify(document) : text((style, part) => styleText(style, part, { stream: stdout }))
+  if (written !== '') stdout.write(`${written}\n`)
   if (failure === undefined) return
   if (!json) printError(failure)
   process.exitCode = ERROR_CODES[failure.code].exit

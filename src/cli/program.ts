@@ -1,6 +1,8 @@
 import { Command, CommanderError, Option } from 'commander'
 import type { ConfigFlags } from '../config.ts'
 import { NarvikError } from '../errors.ts'
+import { fleetCreate, fleetShow } from './fleet.ts'
+import { configCheck } from './config.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
@@ -36,8 +38,18 @@ export function createProgram(version: string, runner: Runner): Command {
   addDaemon(program, runner)
   addOnline(program, runner)
   addOffline(program, runner)
-  for (const command of program.commands) command.copyInheritedSettings(program).helpOption('--help', 'print this help')
+  addFleet(program, runner)
+  addConfig(program, runner)
+  settle(program)
   return program
+}
+
+/** Gives every command, at any depth, the settings of the program. */
+function settle(parent: Command): void {
+  for (const command of parent.commands) {
+    command.copyInheritedSettings(parent).helpOption('--help', 'print this help')
+    settle(command)
+  }
 }
 
 /** A mistake on the command line as an error with a code; undefined where the exit is no mistake, as after `--help`. */
@@ -121,6 +133,20 @@ function addOffline(program: Command, { run }: Runner): void {
     .action((path: string, options: CommonOptions) => run(dump(path), options))
   common(program.command('restore <DEST>')).description('make a tree of the NAR on standard input; needs no daemon')
     .action((dest: string, options: CommonOptions) => run(restore(dest), options))
+}
+
+function addFleet(program: Command, { run }: Runner): void {
+  const fleet = program.command('fleet').description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
+  common(fleet.command('create <FILE>')).description('make a new key')
+    .action((file: string, options: CommonOptions) => run(fleetCreate(file), options))
+  common(fleet.command('show <FILE>')).description('print the fingerprint of a key, never the key')
+    .action((file: string, options: CommonOptions) => run(fleetShow(file), options))
+}
+
+function addConfig(program: Command, { run }: Runner): void {
+  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
+  common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
+    .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
 }
 
 function common(command: Command): Command {
