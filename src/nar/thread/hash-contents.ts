@@ -18,7 +18,7 @@ import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
 export async function hashContents(root: string, listing: Listing, { check, chunks = false }: HashOptions): Promise<NarDigest> {
   const batches = batchesOf(listing)
   const filler = new BatchFiller(root, listing, batches)
-  const shared = createRing()
+  const shared = createRing(batches)
   const ring = new BatchRing(shared, filler, listing, batches)
   const sink = createNarSink(narSizeOf(listing), { chunks })
   const helped = batches.areMany ? help({ root, columns: listing.columns, batches, ring: shared }) : undefined

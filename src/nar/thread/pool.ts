@@ -8,6 +8,7 @@ export type TreeTask =
   | { readonly task: 'scan' | 'seal' | 'open' | 'remove', readonly root: string }
   | { readonly task: 'hash', readonly root: string, readonly chunks: boolean }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
+  | { readonly task: 'unpack', readonly root: string, readonly nar: Uint8Array<ArrayBuffer> }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
 /** A task, and a shared number that is other than 0 once nobody waits for the answer. */
@@ -53,7 +54,7 @@ export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOp
 }
 
 /** More would only fight for the disk and the cores; each takes some 10 MB. */
-const MAX_WORKERS = 3
+const MAX_WORKERS = 2
 /** Milliseconds that a thread without work is kept: starting one takes some 50. */
 const IDLE_MS = 5000
 
@@ -117,6 +118,6 @@ function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => 
     }
     const onExit = (): void => { onError(new Error('The thread ended')) }
     worker.on('message', onMessage).on('error', onError).on('exit', onExit)
-    worker.postMessage(job)
+    worker.postMessage(job, job.task === 'unpack' ? [job.nar.buffer] : [])
   })
 }

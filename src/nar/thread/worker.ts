@@ -3,6 +3,7 @@ import { parentPort } from 'node:worker_threads'
 import { messageOf, NarvikError } from '../../errors.ts'
 import { Listing, type ListingColumns } from '../../image/listing.ts'
 import { narSizeOf } from '../layout.ts'
+import { restoreNar } from '../restore.ts'
 import { copyNow } from './copy.ts'
 import { hashContents } from './hash-contents.ts'
 import { openNow } from './open.ts'
@@ -36,6 +37,7 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
     case 'hash': return hash(job, check)
     case 'copy': copyTo(job.root, job.to, check); return {}
     case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
+    case 'unpack': await unpack(job.root, job.nar, check); return {}
     case 'seal': await sealNow(job.root, check); return {}
     case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
@@ -56,6 +58,24 @@ function copyTo(root: string, to: string, check: (bytes?: number) => void): void
     copyNow(root, to, listing, check)
   } catch (error) {
     removeNow(to, () => undefined)
+    throw error
+  }
+}
+
+async function unpack(root: string, nar: Uint8Array, check: () => void): Promise<void> {
+  const remove = (): Promise<void> => {
+    removeNow(root, () => undefined)
+    return Promise.resolve()
+  }
+  const source = async function* (): AsyncGenerator<Uint8Array> {
+    check()
+    yield await Promise.resolve(nar)
+  }
+  await restoreNar(source(), root, { remove })
+  try {
+    await sealNow(root, check)
+  } catch (error) {
+    await remove()
     throw error
   }
 }
