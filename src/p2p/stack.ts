@@ -8,7 +8,7 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import {
-  DIAL_TIMEOUT_MS, MAX_INBOUND_CONNECTIONS_PER_SECOND, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { type FleetKeys, isLoopback } from './fleet.ts'
@@ -41,7 +41,7 @@ export interface StackInit {
 }
 
 /** Windows and buffers fit each other: the muxer's own would reset a fast stream as soon as it is paused. */
-export const muxer = yamux({ streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
+export const muxer = yamux({ maxInboundStreams: MAX_MUXED_STREAMS, maxOutboundStreams: MAX_MUXED_STREAMS, streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
 
 /** libp2p as this fleet uses it; not started. */
 export async function createStack(
@@ -66,7 +66,7 @@ export async function createStack(
     peerStore: { maxAddressAge: Infinity, maxPeerAge: Infinity },
     // Its ping measures the latency; that it is late on a busy link is no reason to cut the link.
     connectionMonitor: { abortConnectionOnPingFailure: false },
-    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
+    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
     services: {
       identify: identify(),
       identifyPush: identifyPush(),
