@@ -205,7 +205,7 @@ export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
 
-/** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
-export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
+/** Bytes read from, or written to, a file at once: a whole wire buffer, so that none is split. Larger ones save CPU time and cost memory for each peer. */
+export const FILE_BUFFER_BYTES = WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
 export const SMALL_FILE_BYTES = 64 * KIB
