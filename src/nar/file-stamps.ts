@@ -6,6 +6,8 @@ export interface StampColumns {
   /** In microseconds. */
   readonly changeTimes: Float64Array<ArrayBuffer>
   readonly inodes: Float64Array<ArrayBuffer>
+  /** 1 for a file to which nothing was written since it was made: every byte of it is zero. */
+  readonly holes: Uint8Array<ArrayBuffer>
 }
 
 /**
@@ -21,12 +23,24 @@ export class FileStamps {
   }
 
   static ofNone(count: number): FileStamps {
-    return new FileStamps({ changeTimes: new Float64Array(count), inodes: new Float64Array(count) })
+    return new FileStamps({ changeTimes: new Float64Array(count), inodes: new Float64Array(count), holes: new Uint8Array(count) })
   }
 
   set(entry: number, stat: Stats): void {
     this.columns.changeTimes[entry] = changeTime(stat)
     this.columns.inodes[entry] = stat.ino
+    this.columns.holes[entry] = 0
+  }
+
+  /** As `set`, of a file that has got its size and nothing else. */
+  setHole(entry: number, stat: Stats): void {
+    this.set(entry, stat)
+    this.columns.holes[entry] = 1
+  }
+
+  /** Whether nothing was written to the file since it was made, so that all of it is zero. */
+  isHole(entry: number): boolean {
+    return this.columns.holes[entry] === 1
   }
 
   has(entry: number, stat: Stats): boolean {

@@ -76,6 +76,20 @@ export class TreeWriter {
     })
   }
 
+  /**
+   * As `write` of zeros. Where nothing has been written to a file since it was made, nothing is read or written.
+   * @throws NarvikError `invalid-nar` where framing there is not zero.
+   */
+  async writeZeros(offset: number, length: number): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const segment of this.layout.segments(offset, length)) {
+        this.#signal?.throwIfAborted()
+        if (segment.kind === 'frame') checkFrame(segment.bytes, Buffer.alloc(segment.bytes.length), offset)
+        else if (!this.#stamps.isHole(segment.entry)) await this.#writeContents(segment.entry, segment.fileOffset, Buffer.alloc(segment.length))
+      }
+    })
+  }
+
   /** When it resolves, everything whose `write` had resolved before the call is on the disk. Later writes go on meanwhile. */
   async sync(): Promise<void> {
     const turn = this.#inTurn(() => {

@@ -1,4 +1,4 @@
-import { closeSync, constants, fchmodSync, fstatSync, fsyncSync, ftruncateSync, lstatSync, mkdirSync, openSync, readdirSync, readlinkSync, type Stats, symlinkSync } from 'node:fs'
+import { closeSync, constants, fchmodSync, fstatSync, fsyncSync, ftruncateSync, lstatSync, mkdirSync, openSync, readdirSync, readlinkSync, symlinkSync } from 'node:fs'
 import { NarvikError, systemCode } from '../../errors.ts'
 import type { Listing } from '../../image/listing.ts'
 import { OPEN_DIRECTORY, OPEN_FILE, pathIn, TreeCursor, treeError } from '../directory.ts'
@@ -43,7 +43,7 @@ function makeEntry(skeleton: Skeleton, entry: number): void {
         skeleton.fresh[listing.depth(entry)] = makeDirectory(path)
         if (skeleton.fresh[listing.depth(entry)] === false) removeStrangers(cursor.enter(entry), listing, entry, check)
         return
-      case 'regular': skeleton.stamps.set(entry, makeFile(path, listing.size(entry), listing.executable(entry))); return
+      case 'regular': makeFile(skeleton, entry, path); return
       case 'symlink': makeSymlink(path, listing.target(entry)); return
     }
   } catch (error) {
@@ -87,16 +87,17 @@ function removeStrangers(fd: number, listing: Listing, directory: number, check:
   }
 }
 
-/** How the file is then. */
-function makeFile(path: string | Buffer, size: number, executable: boolean): Stats {
-  const mode = executable ? 0o700 : 0o600
+function makeFile({ listing, stamps }: Skeleton, entry: number, path: string | Buffer): void {
+  const size = listing.size(entry)
+  const mode = listing.executable(entry) ? 0o700 : 0o600
   const fd = openFile(path, mode)
   try {
     const stat = fstatSync(fd)
     if (!stat.isFile()) throw new NarvikError('conflict', 'Cannot take up a file: found something else, needed a regular file')
     if ((stat.mode & 0o7777) !== mode) fchmodSync(fd, mode)
     if (stat.size !== size) ftruncateSync(fd, size)
-    return fstatSync(fd)
+    if (stat.size === 0) stamps.setHole(entry, fstatSync(fd))
+    else stamps.set(entry, fstatSync(fd))
   } finally {
     closeSync(fd)
   }

@@ -100,7 +100,7 @@ function buffersOf({ columns, chunks, stamps }: TreeResult): ArrayBuffer[] {
   const all: readonly { readonly buffer: ArrayBuffer }[] = [
     ...columns === undefined ? [] : columnsOf(columns),
     ...chunks === undefined ? [] : [chunks.offsets, chunks.hashes],
-    ...stamps === undefined ? [] : [stamps.changeTimes, stamps.inodes],
+    ...stamps === undefined ? [] : [stamps.changeTimes, stamps.inodes, stamps.holes],
   ]
   return all.map(({ buffer }) => buffer)
 }
