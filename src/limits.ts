@@ -27,6 +27,11 @@ export const MAX_CHUNK_BYTES = 256 * KIB
 /** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
 export const MAX_CHUNKS = 3_800_000
 
+/** Bytes of a NAR from which on a tree is hashed while it is received: below, reading it at the end takes no longer than starting that. */
+export const MIN_FOLLOWED_BYTES = 8 * MIB
+/** Trees that are hashed while they are received, at once; each takes two threads and some 25 MB. Further ones are read at the end. */
+export const MAX_FOLLOWED_TREES = 2
+
 /** Bytes of the metadata in a reply; room for an image with thousands of references. */
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */
