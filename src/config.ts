@@ -33,6 +33,8 @@ const configSchema = z.strictObject({
     description: 'File with the fleet\'s key: only hosts that hold it get past the handshake. Not set: this host is in no fleet.',
     examples: ['/etc/narvik/fleet.key'],
   }),
+  acceptFleetKeyFiles: z.array(path).max(8).readonly()
+    .describe('Files with other keys that are accepted from those who dial, while the fleet changes over from one key to the next (docs/SECURITY.md says how).'),
   allowOpen: z.boolean().describe('Whether listen may go beyond loopback without a fleet key, so that anyone who reaches the port can fetch.'),
   log: z.strictObject({
     level: z.enum(LOG_LEVELS).describe('debug, info, warn or error.'),
@@ -122,6 +124,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     bootstrap: [],
     mdns: true,
     fleetKeyFile: null,
+    acceptFleetKeyFiles: [],
     allowOpen: false,
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },

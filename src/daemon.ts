@@ -3,12 +3,13 @@ import { join } from 'node:path'
 import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
 import { createControlServer } from './control/server.ts'
-import { fromSystemError, messageOf, NarvikError } from './errors.ts'
+import { messageOf, NarvikError } from './errors.ts'
+import { readFleetKey } from './fleet-key.ts'
 import { createLogger, type Logger } from './log.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
-import { FLEET_KEY_BYTES } from './p2p/fleet.ts'
+import { type FleetKeys, fleetKeys, NO_FLEET } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
 import { Catalog } from './store/catalog.ts'
@@ -103,7 +104,6 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
 }
 
 async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'logger'>): Promise<P2pNode> {
-  const fleetKey = config.fleetKeyFile === null ? undefined : await readFleetKey(config.fleetKeyFile)
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
@@ -111,19 +111,15 @@ async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode
     mdns: config.mdns,
     stallMs: config.fetch.stallSeconds * 1000,
     allowOpen: config.allowOpen,
-    ...(fleetKey !== undefined && { fleetKey }),
+    fleet: await readFleet(config),
   })
 }
 
-/** The fleet key is 32 random bytes: as they are, or as 64 hex characters. */
-async function readFleetKey(file: string): Promise<Uint8Array> {
-  const bytes = await readFile(file).catch((error: unknown) => { throw fromSystemError(error, `read the fleet key ${file}`) })
-  if (bytes.length === FLEET_KEY_BYTES) return bytes
-  const text = bytes.toString('latin1').trim()
-  if (/^[0-9a-f]{64}$/i.test(text)) return Buffer.from(text, 'hex')
-  throw new NarvikError('invalid-config', `Cannot use the fleet key ${file}: found ${bytes.length} bytes, needed ${FLEET_KEY_BYTES}, or ${2 * FLEET_KEY_BYTES} hex characters`, {
-    hint: `Make one with: head -c ${FLEET_KEY_BYTES} /dev/urandom > ${file}`,
-  })
+/** The keys that the configuration names. */
+async function readFleet({ fleetKeyFile, acceptFleetKeyFiles }: Config): Promise<FleetKeys> {
+  if (fleetKeyFile !== null) return fleetKeys(await readFleetKey(fleetKeyFile), ...await Promise.all(acceptFleetKeyFiles.map(readFleetKey)))
+  if (acceptFleetKeyFiles.length === 0) return NO_FLEET
+  throw new NarvikError('invalid-config', 'Cannot use accept_fleet_key_files: found no fleet_key_file beside it, needed the key that this host dials with')
 }
 
 function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {

@@ -22,6 +22,7 @@ const RULES = {
   log: { files: ['log.ts'], own: ['errors', 'limits'], outside: ['node:*', 'pino'] },
   mismatch: { files: ['mismatch.ts'], own: [], outside: ['zod'] },
   config: { files: ['config.ts', 'config/'], own: ['errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'smol-toml', 'zod'] },
+  'key files': { files: ['secret-file.ts', 'fleet-key.ts'], own: ['errors'], outside: ['node:*'] },
   notify: { files: ['notify.ts'], own: ['errors', 'limits', 'log'], outside: ['node:*'] },
 
   image: { files: ['image/'], own: ['errors', 'limits'], outside: ['zod', '@napi-rs/blake-hash'] },
@@ -44,7 +45,7 @@ const RULES = {
   verify: { files: ['verify/'], own: ['errors', 'limits', 'image', 'nar', 'nix formats'], outside: ['node:*'] },
   p2p: {
     files: ['p2p/'],
-    own: ['errors', 'limits', 'log', 'image'],
+    own: ['errors', 'limits', 'log', 'image', 'key files'],
     outside: ['node:*', 'libp2p', '@libp2p/*', '@chainsafe/libp2p-*', '@multiformats/*', 'multiformats/*', 'it-pipe', 'zod'],
   },
   tasks: {
@@ -58,7 +59,7 @@ const RULES = {
   'control client': { files: ['control/client.ts'], own: ['control api', 'errors', 'limits', 'mismatch'], outside: ['node:*', 'zod'] },
   cli: {
     files: ['cli.ts', 'cli/'],
-    own: ['control api', 'control client', 'nar', 'image', 'nix formats', 'config', 'errors', 'limits', 'log'],
+    own: ['control api', 'control client', 'nar', 'image', 'nix formats', 'key files', 'config', 'errors', 'limits', 'log'],
     outside: ['node:*', 'commander'],
     lazy: ['daemon'],
   },

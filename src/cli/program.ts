@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from 'commander'
 import type { ConfigFlags } from '../config.ts'
 import { NarvikError } from '../errors.ts'
 import { configCheck } from './config.ts'
+import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
@@ -38,6 +39,7 @@ export function createProgram(version: string, runner: Runner): Command {
   addOnline(program, runner)
   addOffline(program, runner)
   addConfig(program, runner)
+  addFleet(program, runner)
   settle(program)
   return program
 }
@@ -137,6 +139,14 @@ function addConfig(program: Command, { run }: Runner): void {
   const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
   common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
     .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
+}
+
+function addFleet(program: Command, { run }: Runner): void {
+  const fleet = program.command('fleet').description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
+  common(fleet.command('create <FILE>')).description('make a new key')
+    .action((file: string, options: CommonOptions) => run(fleetCreate(file), options))
+  common(fleet.command('show <FILE>')).description('print the fingerprint of a key, never the key')
+    .action((file: string, options: CommonOptions) => run(fleetShow(file), options))
 }
 
 function common(command: Command): Command {

@@ -8,7 +8,7 @@ import { peerFailed } from './ask.ts'
 import { Bans } from './bans.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
-import { checkListen } from './fleet.ts'
+import { checkListen, type FleetKeys, NO_FLEET } from './fleet.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
 import { Mesh, parseBootstrap } from './mesh.ts'
@@ -43,8 +43,8 @@ export interface NodeInit {
   readonly bootstrap?: readonly string[] | undefined
   /** Whether to find peers on the same network by mDNS; never done where only loopback is listened on. */
   readonly mdns?: boolean | undefined
-  /** 32 bytes that all hosts of the fleet share; nobody else gets past the handshake. */
-  readonly fleetKey?: Uint8Array | undefined
+  /** The keys that the hosts of the fleet share; nobody else gets past the handshake. Whether there are any is settled for the life of the node. */
+  readonly fleet?: FleetKeys | undefined
   /** Allows listening beyond loopback without a fleet key. */
   readonly allowOpen?: boolean | undefined
   /** What peers are told of this program. */
@@ -82,13 +82,14 @@ const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTO
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
 export async function createNode({ logger, source, closures, now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
-  checkListen(init.listen, { fleetKey: init.fleetKey, allowOpen: init.allowOpen ?? false })
+  const fleet = init.fleet ?? NO_FLEET
+  checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
   const privateKey = privateKeyOf(init.identity ?? await newIdentity())
   const bans = new Bans({ now })
   const book = new RecordBook({ now })
   const stack = await createStack({ gater: bans.gater, book, logger }, {
-    privateKey, listen: init.listen, mdns: init.mdns ?? false, fleetKey: init.fleetKey, agent: init.agent ?? 'narvik',
+    privateKey, listen: init.listen, mdns: init.mdns ?? false, fleet, agent: init.agent ?? 'narvik',
   })
   const isBanned = (peerId: string): boolean => bans.has(peerId)
   const { services: { dht }, peerId } = stack

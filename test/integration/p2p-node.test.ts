@@ -4,6 +4,7 @@ import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { silentLogger } from '../../src/log.ts'
+import { fleetKeys } from '../../src/p2p/fleet.ts'
 import { newIdentity, peerIdOf } from '../../src/p2p/identity.ts'
 import { fetchMetadata } from '../../src/p2p/meta/client.ts'
 import { fetchNar } from '../../src/p2p/nar/client.ts'
@@ -174,10 +175,10 @@ describe('a stranger', () => {
   const key = rangeOf(7, 32)
 
   it.each([['without a fleet key', undefined], ['with another fleet key', rangeOf(8, 32)]])('%s gets past no handshake, whoever dials', async (_what, strangerKey) => {
-    const a = await startNode({ fleetKey: key })
-    const b = await startNode({ fleetKey: key, bootstrap: a.addresses })
-    const stranger = await startNode({ fleetKey: strangerKey, bootstrap: [...a.addresses, ...b.addresses] })
-    const dialler = await startNode({ fleetKey: key, bootstrap: [...a.addresses, ...stranger.addresses] })
+    const a = await startNode({ fleet: fleetKeys(key) })
+    const b = await startNode({ fleet: fleetKeys(key), bootstrap: a.addresses })
+    const stranger = await startNode({ fleet: strangerKey && fleetKeys(strangerKey), bootstrap: [...a.addresses, ...b.addresses] })
+    const dialler = await startNode({ fleet: fleetKeys(key), bootstrap: [...a.addresses, ...stranger.addresses] })
     await allConnected([a, b, dialler])
     await expectFailure(fetchMetadata(stranger, a.peerId, HASH), 'peer-failed', /Cannot reach peer/)
     await expectFailure(fetchMetadata(dialler, stranger.peerId, HASH), 'peer-failed', /Cannot reach peer/)
@@ -189,20 +190,20 @@ describe('a stranger', () => {
     const components = { logger: silentLogger, source: new MadeUpSource(HASH, 0) }
     await expectFailure(createNode(components, { listen: [LOOPBACK, address] }), 'refused', /needed one for an address beyond loopback/)
     await createNode(components, { listen: [address], allowOpen: true })
-    await createNode(components, { listen: [address], fleetKey: key })
+    await createNode(components, { listen: [address], fleet: fleetKeys(key) })
   })
 
   it('with another fleet key is told of by a host that was to dial it', async () => {
-    const a = await startNode({ fleetKey: key })
+    const a = await startNode({ fleet: fleetKeys(key) })
     const reasons: unknown[] = []
     const logger = { ...silentLogger, warn: (_line: string, fields?: Readonly<Record<string, unknown>>) => { reasons.push(fields?.['reason']) } }
-    await startNode({ fleetKey: rangeOf(8, 32), bootstrap: a.addresses }, { logger })
+    await startNode({ fleet: fleetKeys(rangeOf(8, 32)), bootstrap: a.addresses }, { logger })
     await vi.waitFor(() => { expect(reasons).toEqual([expect.stringMatching(/fleet keys differ/)]) })
   })
 
   it('is what a malformed key or address makes of nobody', async () => {
     const components = { logger: silentLogger, source: new MadeUpSource(HASH, 0) }
-    await expectFailure(createNode(components, { listen: [LOOPBACK], fleetKey: new Uint8Array(31) }), 'invalid-config', /31 bytes, needed 32/)
+    expect(() => fleetKeys(new Uint8Array(31))).toThrow(/31 bytes, needed 32/)
     await expectFailure(createNode(components, { listen: ['127.0.0.1:80'] }), 'invalid-config', /Cannot listen on 127\.0\.0\.1:80/)
     await expectFailure(createNode(components, { listen: ['/ip4/127.0.0.1/udp/80'] }), 'invalid-config', /no TCP address/)
     await expectFailure(createNode(components, { listen: [], bootstrap: ['example.org'] }), 'invalid-config', /bootstrap peer example\.org/)
