@@ -17,6 +17,7 @@ import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
+import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
@@ -50,7 +51,8 @@ const BAN_MS = 60 * 60 * 1000
  * the others; what was started last is stopped first.
  */
 export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promise<number> {
-  const logger = createLogger(config.log)
+  const events = new Events()
+  const logger = telling(createLogger(config.log), events)
   const ended = untilSignal(logger)
   await using stack = new AsyncDisposableStack()
 
@@ -68,8 +70,9 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const jobs = new Jobs()
   const announcer = new Announcer({ router: node.router, logger })
   const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
+  stack.defer(tellOf({ ...context, events }))
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
-  const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+  const tasks: Tasks = createTasks({ ...context, events }, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 
   await reviewTrust(context)
 

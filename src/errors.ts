@@ -58,6 +58,11 @@ export function isNarvikError(error: unknown, ...codes: ErrorCode[]): error is N
   return error instanceof NarvikError && (codes.length === 0 || codes.includes(error.code))
 }
 
+/** The code of anything that was thrown; what is none of ours is a mistake of ours. */
+export function codeOf(error: unknown): ErrorCode {
+  return error instanceof NarvikError ? error.code : 'internal'
+}
+
 /** The text of anything that was thrown. */
 export function messageOf(error: unknown): string {
   return error instanceof Error ? error.message : String(error)

@@ -3,6 +3,7 @@ import { NarvikError } from '../errors.ts'
 import { parseRef, refText } from '../image/ref.ts'
 import { isPolicyRefusal } from '../image/verdict.ts'
 import type { VerifyReportJson } from '../control/api.ts'
+import type { ControlClient } from '../control/client.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
 import * as views from './views.ts'
@@ -80,6 +81,14 @@ export function peers(): Action {
 
 export function transfers(): Action {
   return async ({ client }) => answer(await client().transfers(), views.transfersView)
+}
+
+export function events(): Action {
+  return ({ client }) => Promise.resolve({ answers: eachEvent(client()) })
+}
+
+async function * eachEvent(client: ControlClient): AsyncGenerator<Answer> {
+  for await (const event of client.events()) yield answer(event, views.eventView)
 }
 
 function answer<T>(json: T, view: (json: T, paint: Paint) => string): Answer {

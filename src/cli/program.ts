@@ -124,6 +124,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((options: CommonOptions) => run(online.peers(), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
+  common(program.command('events')).description('follow what happens, until Ctrl-C')
+    .action((options: CommonOptions) => run(online.events(), options))
 }
 
 function addOffline(program: Command, { run }: Runner): void {

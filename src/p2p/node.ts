@@ -56,6 +56,15 @@ export interface NodeInit {
   readonly probeTimeoutMs?: number | undefined
 }
 
+/** A peer that came, went or was banned. */
+export interface PeerChange {
+  readonly peerId: string
+  readonly change: 'connected' | 'disconnected' | 'banned'
+  readonly reason: string | null
+}
+
+type PeerListener = (change: PeerChange) => void
+
 export interface PeerInfo {
   readonly peerId: string
   /** Multiaddrs of the open connections. */
@@ -127,6 +136,7 @@ export class P2pNode implements StreamOpener {
   readonly #traffic = new Map<string, Traffic>()
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
+  readonly #listeners = new Set<PeerListener>()
 
   constructor(parts: Parts, { listen, stallMs, probeIntervalMs, probeTimeoutMs }: NodeInit) {
     const { stack, logger } = parts
@@ -164,7 +174,11 @@ export class P2pNode implements StreamOpener {
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
     if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
-    stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
+    stack.addEventListener('peer:connect', ({ detail }) => { this.#tell({ peerId: detail.toString(), change: 'connected', reason: null }) })
+    stack.addEventListener('peer:disconnect', ({ detail }) => {
+      this.#agents.delete(detail.toString())
+      this.#tell({ peerId: detail.toString(), change: 'disconnected', reason: null })
+    })
     router.start()
     neighbours.start()
     this.#liveness.start()
@@ -203,11 +217,18 @@ export class P2pNode implements StreamOpener {
   ban(peerId: string, ms: number, reason: string): void {
     this.#parts.bans.add(peerId, ms, reason)
     this.#parts.logger.warn('banned a peer', { peerId, ms, reason })
+    this.#tell({ peerId, change: 'banned', reason })
     for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(`banned: ${reason}`))
   }
 
   isBanned(peerId: string): boolean {
     return this.#parts.bans.has(peerId)
+  }
+
+  /** Calls `listener` when a peer comes, goes or is banned; returns how to stop that. */
+  onPeerChange(listener: PeerListener): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
   }
 
   /** Calls `listener` each time a peer is connected and has said what it speaks; returns how to stop that. */
@@ -278,6 +299,10 @@ export class P2pNode implements StreamOpener {
       await serving
       this.#serving.delete(serving)
     }, { maxInboundStreams: MAX_INBOUND_STREAMS })
+  }
+
+  #tell(change: PeerChange): void {
+    for (const listener of this.#listeners) listener(change)
   }
 
   #onIdentify({ peerId, agentVersion = '' }: IdentifyResult): void {

@@ -1,5 +1,6 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
+import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
 import { fetchClosure } from './fetch-closure.ts'
 import { fetchImage, type FetchRequest } from './fetch-image.ts'
@@ -21,19 +22,20 @@ interface Whole {
 const TRANSFERS = new Set(['fetch', 'resume'])
 
 /** The verbs of this host, with answers as they are shown. */
-export function createTasks(context: TaskContext, facts: HostFacts) {
-  const { catalog, content, jobs, node } = context
+export function createTasks(context: TaskContext & { readonly events: Events }, facts: HostFacts) {
+  const { catalog, jobs, node } = context
   return {
-    importImage: async (request: ImportRequest & Whole) => presentImage(content, await (request.closure === true ? importClosure : importImage)(context, request)),
-    fetchImage: async (request: FetchRequest & Whole) => presentImage(content, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
+    importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
+    fetchImage: async (request: FetchRequest & Whole) => presentImage(context, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
-    removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
-    list: () => catalog.list().map(row => presentImage(content, row)),
-    show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
+    removeImage: async (request: { readonly ref: Ref }) => presentImage(context, await removeImage(context, request)),
+    list: () => catalog.list().map(row => presentImage(context, row)),
+    show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    follow: (listener: HostEventListener) => context.events.follow(listener),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
   }
 }

@@ -138,6 +138,7 @@ export class FakeFleet {
       addresses: [],
       router: this.#router,
       peers: () => [],
+      onPeerChange: () => () => undefined,
       onPeer: listener => {
         this.#listeners.add(listener)
         return () => { this.#listeners.delete(listener) }
