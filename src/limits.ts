@@ -20,6 +20,13 @@ export const MAX_LISTING_ENTRIES = 4_000_000
 /** Bytes of an encoded manifest; bounds what a peer can make this host hold before anything is proven. */
 export const MAX_MANIFEST_BYTES = 128 * MIB
 
+/** Bytes of a chunk, but for the last one of a NAR, which may be shorter. Another value would cut every image otherwise than the fleet does. */
+export const MIN_CHUNK_BYTES = 16 * KIB
+/** Bytes of a chunk at most; bounds what is held before it can be checked, and cuts where nothing in the data does, such as in zeros. */
+export const MAX_CHUNK_BYTES = 256 * KIB
+/** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
+export const MAX_CHUNKS = 3_800_000
+
 /** Bytes of the metadata in a reply; room for an image with thousands of references. */
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */

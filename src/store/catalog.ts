@@ -255,6 +255,17 @@ export class Catalog {
     })
   }
 
+  /** Puts down the manifest of an image that has none, as it was measured while it was proven. */
+  setManifest(narHash: NarHash, manifest: Uint8Array, manifestDigest: string): ImageRow {
+    return this.#write(`note the manifest of ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setManifestDigest.run({ narHash: narHash.bytes, manifestDigest })
+      this.#sql.dropManifest.run(narHash.bytes)
+      this.#sql.addManifest.run(narHash.bytes, manifest)
+      return this.#require(narHash, 'note')
+    })
+  }
+
   /** Puts down who vouches for the store path, when the keys that this host trusts have changed. */
   setVouchedBy(narHash: NarHash, vouchedBy: Voucher | null): ImageRow {
     return this.#write(`note who vouches for ${narHash.toSri()}`, () => {

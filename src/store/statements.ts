@@ -20,6 +20,7 @@ export interface Statements {
   readonly setState: Statement<[object]>
   readonly setAskedBy: Statement<[object]>
   readonly setVouchedBy: Statement<[object]>
+  readonly setManifestDigest: Statement<[object]>
   readonly setNewestChange: Statement<[object]>
   readonly setOrigin: Statement<[object]>
   readonly remove: Statement<Key>
@@ -61,6 +62,7 @@ export function prepareStatements(database: Database): Statements {
     setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
     setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),
     setVouchedBy: database.prepare('UPDATE images SET vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
+    setManifestDigest: database.prepare('UPDATE images SET manifest_digest = @manifestDigest WHERE nar_hash = @narHash'),
     setNewestChange: database.prepare('UPDATE images SET newest_change = @newestChange WHERE nar_hash = @narHash'),
     setOrigin: database.prepare('UPDATE images SET source = @source, place = @place, vouched_by = NULL, newest_change = NULL WHERE nar_hash = @narHash'),
     remove: database.prepare('DELETE FROM images WHERE nar_hash = ?'),

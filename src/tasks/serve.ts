@@ -32,7 +32,7 @@ export function createImageSource({ catalog, content, logger, onDamage }: ServeP
     if (kept !== undefined) return kept
     const manifest = catalog.manifest(narHash)
     if (manifest === undefined) return undefined
-    const layout = Layout.of(decodeManifest(manifest).listing)
+    const layout = Layout.describedBy(decodeManifest(manifest))
     const [oldest] = layouts.keys()
     if (layouts.size >= LAYOUTS_KEPT && oldest !== undefined) layouts.delete(oldest)
     layouts.set(key, layout)

@@ -6,7 +6,7 @@ import { encodeManifest, manifestDigest } from '../../src/image/manifest.ts'
 import type { ImageMetadata } from '../../src/image/metadata.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
-import { hashTree } from '../../src/nar/hash-tree.ts'
+import { chunkTree } from '../../src/nar/hash-tree.ts'
 import { metaHandler } from '../../src/p2p/meta/handler.ts'
 import { META_PROTOCOL } from '../../src/p2p/meta/messages.ts'
 import { narHandler } from '../../src/p2p/nar/handler.ts'
@@ -38,7 +38,8 @@ export async function makeImage(tree: Tree): Promise<TestImage> {
   plant(path, tree)
   const nar = narBytes(tree)
   const narHash = NarHash.fromBytes(createHash('sha256').update(nar).digest())
-  const manifest = encodeManifest((await hashTree(path)).listing)
+  const { listing, chunks } = await chunkTree(path)
+  const manifest = encodeManifest(listing, chunks)
   const metadata = someMetadata(narHash, { narSize: nar.length, manifestDigest: manifestDigest(manifest) })
   return { narHash, nar, manifest, metadata, path }
 }

@@ -1,10 +1,12 @@
 import { Worker } from 'node:worker_threads'
 import { type ErrorCode, messageOf, NarvikError } from '../../errors.ts'
+import type { ChunkColumns } from '../../image/chunk-list.ts'
 import type { ListingColumns } from '../../image/listing.ts'
 
 /** What can be done with the tree at `root`. */
 export type TreeTask =
-  | { readonly task: 'scan' | 'hash' | 'seal' | 'open' | 'remove', readonly root: string }
+  | { readonly task: 'scan' | 'seal' | 'open' | 'remove', readonly root: string }
+  | { readonly task: 'hash', readonly root: string, readonly chunks: boolean }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
@@ -16,6 +18,7 @@ export interface TreeResult {
   readonly narSize?: number
   /** SHA-256 of the NAR. */
   readonly digest?: Uint8Array
+  readonly chunks?: ChunkColumns
 }
 
 export type TreeReply =
