@@ -2,6 +2,7 @@ import { Command, CommanderError, Option } from 'commander'
 import type { ConfigFlags } from '../config.ts'
 import { NarvikError } from '../errors.ts'
 import { configCheck } from './config.ts'
+import { doctor } from './doctor/doctor.ts'
 import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
@@ -124,6 +125,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((options: CommonOptions) => run(online.peers(), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
+  common(program.command('doctor')).description('look at all that a daemon needs of this host, and say what to do')
+    .action((options: CommonOptions) => run(doctor(process.env), options))
   common(program.command('events')).description('follow what happens, until Ctrl-C')
     .action((options: CommonOptions) => run(online.events(), options))
 }

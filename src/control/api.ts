@@ -170,6 +170,8 @@ export const statusSchema = z.object({
   uptimeSeconds: rate,
   /** Connected peers. */
   peers: count,
+  /** Peers in the routing table of the DHT. */
+  dhtPeers: count,
   /** Images per state. */
   images: z.object({ wanted: count, receiving: count, quarantined: count, verified: count, rejected: count }),
   dataDir: z.string(),

@@ -139,6 +139,7 @@ export class FakeFleet {
       addresses: [],
       router: this.#router,
       peers: () => [],
+      routingPeers: 0,
       onPeerChange: () => () => undefined,
       onPeer: listener => {
         this.#listeners.add(listener)

@@ -71,6 +71,7 @@ const status: StatusJson = {
   version: '0.1.0',
   uptimeSeconds: 3725,
   peers: 1,
+  dhtPeers: 1,
   images: { wanted: 0, receiving: 1, quarantined: 0, verified: 1, rejected: 1 },
   dataDir: '/var/lib/narvik',
   socket: '/run/narvik/narvik.sock',

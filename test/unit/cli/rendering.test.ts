@@ -75,7 +75,7 @@ describe('what other hosts say', () => {
       verifyView({ results: [{ narHash: image.narHash, name: EVIL, verdict: 'fail', stages: [stage], reason: EVIL }] }, plain),
       peersView([{ peerId: EVIL, addresses: [EVIL], direction: 'inbound', latencyMs: null, agent: EVIL, connectedSince: null, banned: true, bytesReceived: 0, bytesSent: 0 }], plain),
       transfersView([{ ...someProgress, narHash: image.narHash, name: EVIL, direction: 'in', startedAt: image.createdAt }], plain),
-      statusView({ peerId: EVIL, addresses: [EVIL], version: EVIL, uptimeSeconds: 1, peers: 0, images: { wanted: 0, receiving: 0, quarantined: 0, verified: 0, rejected: 0 }, dataDir: EVIL, socket: EVIL, freeBytes: 0, fleet: false, nix: { available: false, detail: EVIL } }, plain),
+      statusView({ peerId: EVIL, addresses: [EVIL], version: EVIL, uptimeSeconds: 1, peers: 0, dhtPeers: 0, images: { wanted: 0, receiving: 0, quarantined: 0, verified: 0, rejected: 0 }, dataDir: EVIL, socket: EVIL, freeBytes: 0, fleet: false, nix: { available: false, detail: EVIL } }, plain),
       eventView({ at: image.createdAt, type: 'image', narHash: image.narHash, name: EVIL, event: EVIL, from: null, to: null, reason: EVIL, code: EVIL }, plain),
       eventView({ at: image.createdAt, type: 'log', level: 'warn', message: EVIL, fields: { [EVIL]: EVIL } }, plain),
     ]
