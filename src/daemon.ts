@@ -6,6 +6,8 @@ import { createControlServer } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { readFleetKey } from './fleet-key.ts'
 import { createLogger, type Logger } from './log.ts'
+import { Metrics } from './metrics/metrics.ts'
+import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
@@ -72,7 +74,11 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
   stack.defer(tellOf({ ...context, events }))
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
-  const tasks: Tasks = createTasks({ ...context, events }, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+  const version = await readVersion()
+  const metrics = new Metrics({ ...context, events }, { version })
+  metrics.start()
+  stack.defer(() => { metrics.stop() })
+  const tasks: Tasks = createTasks({ ...context, events, metrics }, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 
   await reviewTrust(context)
 
@@ -86,6 +92,11 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
+  if (config.metrics.port !== null) {
+    const server = new MetricsServer({ text: () => metrics.text(), logger }, { host: config.metrics.host, port: config.metrics.port })
+    logger.info('metrics', { host: config.metrics.host, port: await server.start() })
+    stack.defer(() => server.stop())
+  }
   announcer.announceAll(catalog)
   // Nix may take its time, and nobody need wait for it.
   const ending = new AbortController()

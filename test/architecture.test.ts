@@ -54,6 +54,8 @@ const RULES = {
     outside: ['node:*', 'it-pipe', 'zod'],
   },
 
+  metrics: { files: ['metrics/'], own: ['control api', 'tasks', 'p2p', 'image', 'errors', 'limits', 'log'], outside: ['node:*'] },
+
   'control api': { files: ['control/api.ts'], own: ['errors', 'limits', 'image'], outside: ['zod'] },
   'control server': { files: ['control/'], own: ['control api', 'tasks', 'errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'fastify', 'zod'] },
   'control client': { files: ['control/client.ts'], own: ['control api', 'errors', 'limits', 'mismatch'], outside: ['node:*', 'zod'] },

@@ -83,6 +83,20 @@ export function transfers(): Action {
   return async ({ client }) => answer(await client().transfers(), views.transfersView)
 }
 
+export function metrics(): Action {
+  return async ({ client }) => {
+    const text = await client().metrics()
+    return { json: { metrics: parseExposition(text) }, text: () => text.trimEnd() }
+  }
+}
+
+/** Name, labels and value of each line that is no comment. */
+function parseExposition(text: string): { readonly name: string, readonly labels: Record<string, string>, readonly value: number }[] {
+  return [...text.matchAll(/^(\w+)(?:\{(.*)\})? (\S+)$/gm)].map(([, name = '', labels = '', value]) => ({
+    name, labels: Object.fromEntries(Array.from(labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g), ([, label = '', of = '']) => [label, of])), value: Number(value),
+  }))
+}
+
 export function events(): Action {
   return ({ client }) => Promise.resolve({ answers: eachEvent(client()) })
 }

@@ -127,6 +127,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((options: CommonOptions) => run(online.transfers(), options))
   common(program.command('doctor')).description('look at all that a daemon needs of this host, and say what to do')
     .action((options: CommonOptions) => run(doctor(process.env), options))
+  common(program.command('metrics')).description('print the metrics as Prometheus reads them')
+    .action((options: CommonOptions) => run(online.metrics(), options))
   common(program.command('events')).description('follow what happens, until Ctrl-C')
     .action((options: CommonOptions) => run(online.events(), options))
 }

@@ -291,4 +291,6 @@ export interface Tasks {
   transfers(): Awaitable<TransferJson[]>
   /** Calls `listener` with everything that happens from now on; returns how to stop that. */
   follow(listener: (event: HostEvent) => void): () => void
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>
 }

@@ -52,6 +52,18 @@ export class ControlClient {
     return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
   }
 
+  /** In Prometheus' text format. */
+  async metrics({ signal }: CallOptions = {}): Promise<string> {
+    const response = await this.#send('GET', '/metrics', undefined, signal)
+    if (response.statusCode !== 200) throw failure(checked(errorAnswerSchema, await readDocument(response, signal)).error)
+    let text = ''
+    for await (const part of readText(response, signal)) {
+      text += part
+      limit(text)
+    }
+    return text
+  }
+
   /** What happens from now on, until the signal aborts; ends with `unreachable` when the daemon does. */
   async * events({ signal }: CallOptions = {}): AsyncGenerator<HostEvent, never> {
     const response = await this.#send('GET', '/v1/events', undefined, signal)

@@ -8,7 +8,7 @@ import type { Logger } from '../log.ts'
 import { EVENT_STREAM, type ControlEvent, type Progress, type Tasks } from './api.ts'
 import { failureOf, toNarvikError } from './failure.ts'
 import { Outbox } from './outbox.ts'
-import { EVENTS_URL, ROUTES, type Route } from './routes.ts'
+import { EVENTS_URL, METRICS_URL, ROUTES, type Route } from './routes.ts'
 import { listenOnSocket } from './socket.ts'
 
 export interface ControlServerInit {
@@ -57,6 +57,7 @@ export class ControlServer {
     app.setErrorHandler((error, _request, reply) => { this.#sendFailure(reply, error) })
     app.setNotFoundHandler(notFound)
     for (const route of ROUTES) app.route({ method: route.method, url: route.url, handler: (request, reply) => this.#handle(route, request, reply) })
+    app.route({ method: 'GET', url: METRICS_URL, handler: (request, reply) => this.#tellMetrics(request, reply) })
     app.route({ method: 'GET', url: EVENTS_URL, handler: (request, reply) => this.#follow(request, reply) })
   }
 
@@ -108,6 +109,12 @@ export class ControlServer {
       send({ type: 'error', error: failureOf(error).body })
     }
     response.end()
+  }
+
+  async #tellMetrics(request: FastifyRequest, reply: FastifyReply): Promise<string> {
+    fieldsOf(request)
+    void reply.type('text/plain; version=0.0.4; charset=utf-8')
+    return this.#tasks.metrics()
   }
 
   /** Tells what happens until the client goes away or the daemon stops. */

@@ -6,6 +6,7 @@ import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { Bans } from './bans.ts'
+import { Books, type ProtocolTotals } from './books.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
 import { checkListen, type FleetKeys, NO_FLEET } from './fleet.ts'
@@ -133,7 +134,7 @@ export class P2pNode implements StreamOpener {
   readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
-  readonly #traffic = new Map<string, Traffic>()
+  readonly #books = new Books()
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
   readonly #listeners = new Set<PeerListener>()
@@ -168,11 +169,11 @@ export class P2pNode implements StreamOpener {
 
   async start(): Promise<void> {
     const { stack, router, neighbours, mesh, sweep, source, closures, logger } = this.#parts
-    const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
+    const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
-    await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
-    await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
-    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
+    await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
+    await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: new Slots(MAX_SERVED_STREAMS) }, init))
+    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components(CLOSURE_PROTOCOL), closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
     stack.addEventListener('peer:connect', ({ detail }) => { this.#tell({ peerId: detail.toString(), change: 'connected', reason: null }) })
     stack.addEventListener('peer:disconnect', ({ detail }) => {
@@ -257,14 +258,14 @@ export class P2pNode implements StreamOpener {
     }
   }
 
-  /** The books of a peer; they live as long as the node. */
+  /** What was received from a peer and sent to it; lives as long as the node. */
   trafficOf(peerId: string): Traffic {
-    let traffic = this.#traffic.get(peerId)
-    if (traffic === undefined) {
-      traffic = { received: 0, sent: 0 }
-      this.#traffic.set(peerId, traffic)
-    }
-    return traffic
+    return this.#books.of(peerId)
+  }
+
+  /** What was received and sent, by protocol. */
+  get traffic(): ReadonlyMap<string, ProtocolTotals> {
+    return this.#books.totals()
   }
 
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {
@@ -277,7 +278,7 @@ export class P2pNode implements StreamOpener {
       const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit })
       stream.addEventListener('close', release)
       if (stream.timeline.close !== undefined) release()
-      return { stream, signal, traffic: this.trafficOf(peerId) }
+      return { stream, signal, traffic: this.#books.open(peerId, protocol) }
     } catch (error) {
       release()
       signal.throwIfAborted()

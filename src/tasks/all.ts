@@ -22,7 +22,7 @@ interface Whole {
 const TRANSFERS = new Set(['fetch', 'resume'])
 
 /** The verbs of this host, with answers as they are shown. */
-export function createTasks(context: TaskContext & { readonly events: Events }, facts: HostFacts) {
+export function createTasks(context: TaskContext & { readonly events: Events, readonly metrics: { readonly text: () => Promise<string> } }, facts: HostFacts) {
   const { catalog, jobs, node } = context
   return {
     importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
@@ -35,6 +35,7 @@ export function createTasks(context: TaskContext & { readonly events: Events }, 
     show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    metrics: () => context.metrics.text(),
     follow: (listener: HostEventListener) => context.events.follow(listener),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
   }

@@ -30,7 +30,7 @@ export interface TrustSettings {
 }
 
 /** What the tasks use of the network. */
-export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'ban' | 'isBanned'>
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'ban' | 'isBanned'>
 
 export interface TaskSettings {
   readonly trust: TrustSettings

@@ -140,6 +140,7 @@ export class FakeFleet {
       router: this.#router,
       peers: () => [],
       routingPeers: 0,
+      traffic: new Map(),
       onPeerChange: () => () => undefined,
       onPeer: listener => {
         this.#listeners.add(listener)

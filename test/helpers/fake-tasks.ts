@@ -144,6 +144,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     status: () => status,
     peers: () => [peer],
     transfers: () => [transfer],
+    metrics: () => Promise.resolve('# HELP narvik_peers Peers.\n# TYPE narvik_peers gauge\nnarvik_peers{connection="inbound"} 1\n'),
     follow: listener => {
       for (const event of someEvents) listener(event)
       return () => undefined

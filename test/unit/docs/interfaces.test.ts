@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { createProgram } from '../../../src/cli/program.ts'
 import * as api from '../../../src/control/api.ts'
-import { EVENTS_URL, ROUTES } from '../../../src/control/routes.ts'
+import { EVENTS_URL, METRICS_URL, ROUTES } from '../../../src/control/routes.ts'
 import { ERROR_CODES } from '../../../src/errors.ts'
 import { STATES } from '../../../src/image/states.ts'
 import { startControl } from '../../helpers/control.ts'
@@ -36,7 +36,7 @@ describe('docs/CONTROL-API.md', () => {
 
   test('has every route', () => {
     const written = [...sections.keys()].filter(heading => /^[A-Z]+ \//.test(heading))
-    expect(written.toSorted()).toEqual([...ROUTES.map(({ method, url }) => `${method} ${url}`), `GET ${EVENTS_URL}`].toSorted())
+    expect(written.toSorted()).toEqual([...ROUTES.map(({ method, url }) => `${method} ${url}`), `GET ${EVENTS_URL}`, `GET ${METRICS_URL}`].toSorted())
   })
 
   const schemas: Readonly<Record<string, z.ZodType>> = {
