@@ -4,16 +4,16 @@ import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
 import { createControlServer } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
-import { readFleetKey } from './fleet-key.ts'
 import { createLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics/metrics.ts'
 import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
-import { type FleetKeys, fleetKeys, NO_FLEET } from './p2p/fleet.ts'
+import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
+import { readFleet, Reload } from './reload.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
@@ -41,6 +41,8 @@ export interface ReadyInfo {
 
 export interface DaemonHooks {
   readonly onReady: (info: ReadyInfo) => void
+  /** Reads the configuration anew, from where it came from. */
+  readonly load: () => Config
 }
 
 /** Bytes per second below which a provider is left for another one. */
@@ -52,33 +54,33 @@ const BAN_MS = 60 * 60 * 1000
  * Runs a node until it is asked to end, and answers with the exit code. This is where every part is made and joined to
  * the others; what was started last is stopped first.
  */
-export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promise<number> {
+export async function runDaemon(config: Config, { onReady, load }: DaemonHooks): Promise<number> {
   const events = new Events()
   const logger = telling(createLogger(config.log), events)
   const ended = untilSignal(logger)
+  const hangups = countHangups()
   await using stack = new AsyncDisposableStack()
 
-  const content = await Content.open(config.dataDir)
-  stack.defer(() => { content.close() })
-  const catalog = Catalog.open(join(config.dataDir, 'catalog.db'))
-  stack.defer(() => { catalog.close() })
-  await reconcile(catalog, content, { logger })
+  const { content, catalog } = await openStore(config, logger, stack)
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
   const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
-  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, logger }), logger })
+  const keyring = new FleetKeyring(await readFleet(config))
+  const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), logger })
 
   const jobs = new Jobs()
-  const announcer = new Announcer({ router: node.router, logger })
-  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
+  let settings = settingsOf(config)
+  const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
+  const context: TaskContext = {
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
+    get settings() { return settings },
+  }
   stack.defer(tellOf({ ...context, events }))
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const version = await readVersion()
-  const metrics = new Metrics({ ...context, events }, { version })
-  metrics.start()
-  stack.defer(() => { metrics.stop() })
-  const tasks: Tasks = createTasks({ ...context, events, metrics }, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+  const metrics = stack.use(new Metrics({ ...context, events }, { version }))
+  const tasks: Tasks = createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
 
   await reviewTrust(context)
 
@@ -92,19 +94,15 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
-  if (config.metrics.port !== null) {
-    const server = new MetricsServer({ text: () => metrics.text(), logger }, { host: config.metrics.host, port: config.metrics.port })
-    logger.info('metrics', { host: config.metrics.host, port: await server.start() })
-    stack.defer(() => server.stop())
-  }
+  stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
-  // Nix may take its time, and nobody need wait for it.
-  const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
-  stack.defer(async () => {
-    ending.abort()
-    await looking
-  })
+  stack.defer(startLooking(context))
+  const reload = new Reload({ keyring, node, logger, settle: async next => {
+    settings = settingsOf(next)
+    await reviewTrust(context)
+    announcer.announceAll(catalog)
+  } }, { config, load })
+  stack.defer(hangups.each(() => { void reload.run() }))
 
   await notifySystemd('ready')
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
@@ -117,7 +115,35 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   return 0
 }
 
-async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'logger'>): Promise<P2pNode> {
+/** What this host remembers, with rows and files made to agree. */
+async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDisposableStack): Promise<{ readonly content: Content, readonly catalog: Catalog }> {
+  const content = await Content.open(dataDir)
+  stack.defer(() => { content.close() })
+  const catalog = Catalog.open(join(dataDir, 'catalog.db'))
+  stack.defer(() => { catalog.close() })
+  await reconcile(catalog, content, { logger })
+  return { content, catalog }
+}
+
+/** Opens the port for Prometheus where one is configured; answers with how to close it. */
+async function startMetricsServer({ metrics: { host, port } }: Config, { metrics, logger }: { readonly metrics: Metrics, readonly logger: Logger }): Promise<() => Promise<void>> {
+  if (port === null) return () => Promise.resolve()
+  const server = new MetricsServer({ text: () => metrics.text(), logger }, { host, port })
+  logger.info('metrics', { host, port: await server.start() })
+  return () => server.stop()
+}
+
+/** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
+function startLooking(context: TaskContext): () => Promise<void> {
+  const ending = new AbortController()
+  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  return async () => {
+    ending.abort()
+    await looking
+  }
+}
+
+async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'banStore' | 'logger'>): Promise<P2pNode> {
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
@@ -125,23 +151,18 @@ async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode
     mdns: config.mdns,
     stallMs: config.fetch.stallSeconds * 1000,
     allowOpen: config.allowOpen,
-    fleet: await readFleet(config),
+    fleet,
+    peers: config.peers,
   })
 }
 
-/** The keys that the configuration names. */
-async function readFleet({ fleetKeyFile, acceptFleetKeyFiles }: Config): Promise<FleetKeys> {
-  if (fleetKeyFile !== null) return fleetKeys(await readFleetKey(fleetKeyFile), ...await Promise.all(acceptFleetKeyFiles.map(readFleetKey)))
-  if (acceptFleetKeyFiles.length === 0) return NO_FLEET
-  throw new NarvikError('invalid-config', 'Cannot use accept_fleet_key_files: found no fleet_key_file beside it, needed the key that this host dials with')
-}
-
-function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
+    announce: sharing.announce,
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,
@@ -166,6 +187,20 @@ function untilSignal(logger: Logger): Promise<string> {
       })
     }
   })
+}
+
+/** Takes SIGHUP from the first moment on, as it would end the process otherwise; one that comes before anybody can act on it is not lost. */
+function countHangups(): { each: (act: () => void) => () => void } {
+  let early = 0
+  let act = (): void => { early += 1 }
+  process.on('SIGHUP', () => { act() })
+  return {
+    each: next => {
+      act = next
+      if (early > 0) next()
+      return () => { act = () => undefined }
+    },
+  }
 }
 
 async function readVersion(): Promise<string> {

@@ -41,10 +41,10 @@ export const MAX_NAME_BYTES = 211
 /** Bytes of one request or reply header on the wire, without its body. */
 export const MAX_WIRE_HEADER_BYTES = 64 * KIB
 /**
- * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
- * packet; much more holds up other streams.
+ * Bytes of one buffer given to a stream: with the muxer's header it fills four packets of Noise, and 16 records of TLS. Smaller ones cost more
+ * for each byte; larger ones hold up other streams.
  */
-export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
+export const WIRE_BUFFER_BYTES = 4 * (65_535 - 16) - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */
@@ -57,6 +57,27 @@ export const MAX_INBOUND_STREAMS = 16
 export const MAX_OUTBOUND_STREAMS = 8
 /** NAR streams served to all peers at once; the next asker is answered `busy`. */
 export const MAX_SERVED_STREAMS = 64
+/** Connections that one peer may have with this host: two from dialling each other at once, and some that are ending. */
+export const MAX_PEER_CONNECTIONS = 8
+/** Connections with all peers; a fleet of more hosts than this is no full mesh for any of them. */
+export const MAX_CONNECTIONS = 512
+/** Streams that one connection may have open, whatever they are for; each may hold a window of bytes. */
+export const MAX_MUXED_STREAMS = 256
+/** Exchanges served to one peer at once: what it may open of each protocol, and some that it has ended and this host has not. */
+export const MAX_PEER_EXCHANGES = 64
+/** Exchanges served to all peers at once. */
+export const MAX_EXCHANGES = 512
+/** Requests that one peer may make at once after a pause, and then in a second. */
+export const REQUEST_BURST = 2000
+export const REQUESTS_PER_SECOND = 500
+/** Messages of the DHT that one peer may send at once after a pause, and then in a second: a host that starts announces all that it has. */
+export const DHT_BURST = 20_000
+export const DHT_MESSAGES_PER_SECOND = 1000
+/** Milliseconds of the longest ban, and for which a ban that has ended still makes the next one longer. */
+export const MAX_BAN_MS = 30 * 24 * 3600 * SECOND
+export const BAN_MEMORY_MS = 30 * 24 * 3600 * SECOND
+/** Peers of the configuration's lists, each. */
+export const MAX_LISTED_PEERS = 4096
 /** Bytes of one signed record in the DHT. */
 export const MAX_RECORD_BYTES = 4 * KIB
 /** Milliseconds that a provider or metadata record lives after it was announced. */
@@ -79,6 +100,8 @@ export const STREAM_WINDOW_BYTES = 1 * MIB
 export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
+/** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
+export const TLS_BUFFER_BYTES = 1 * MIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
@@ -99,6 +122,29 @@ export const PROBE_INTERVAL_MS = 30 * SECOND
 export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
+
+/** Bytes of one message of the swarm that is no chunk: room for thousands of runs. */
+export const MAX_SWARM_MESSAGE_BYTES = 64 * KIB
+/** Bytes of chunks in one message, and so between two turns of a session: the largest chunk fits. */
+export const MAX_SWARM_CHUNK_MESSAGE_BYTES = 256 * KIB
+/** Chunks that one want may name: those among which the peer may choose, too. */
+export const MAX_WANT_CHUNKS = 4096
+/** Wants of one session that have not ended; each holds its chunks in memory. */
+export const MAX_SWARM_WANTS = 32
+/** Askers of all images that are served in turns at the same time; more would only make each of them slower. */
+export const SWARM_PLACES = 16
+/** Bytes that one asker is sent before it makes room for one that waits: some seconds of a fast link. */
+export const SWARM_QUANTUM_BYTES = 32 * MIB
+/** Milliseconds for an asker to use the place that it had to wait for. */
+export const SWARM_CLAIM_MS = 2 * SECOND
+/** Sessions that one image is served in; each may cost a bit for each chunk. The next asker is told of the others instead. */
+export const MAX_SWARM_SESSIONS = 64
+/** Milliseconds without a message from an asker after which its session ends; it may open another one. */
+export const SWARM_IDLE_MS = 10 * 60 * SECOND
+/** Peers of a swarm that one peer may name. */
+export const MAX_SWARM_PEERS_NAMED = 256
+/** Peers that one image is received from at once: more do not make it faster, and each costs a bit for each chunk. */
+export const MAX_SWARM_SOURCES = 32
 
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768

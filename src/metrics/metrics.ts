@@ -28,20 +28,17 @@ export class Metrics {
   readonly #work = new Counter()
   readonly #peers = new Counter()
   readonly #lines = new Counter()
-  #unfollow: (() => void) | undefined
+  readonly #unfollow: () => void
 
   constructor(observed: Observed, { version }: { readonly version: string }) {
     this.#observed = observed
     this.#version = version
-  }
-
-  start(): void {
     this.#loop.enable()
-    this.#unfollow = this.#observed.events.follow(event => { this.#count(event) })
+    this.#unfollow = observed.events.follow(event => { this.#count(event) })
   }
 
-  stop(): void {
-    this.#unfollow?.()
+  [Symbol.dispose](): void {
+    this.#unfollow()
     this.#loop.disable()
   }
 

@@ -1,15 +1,19 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
-import type { KadDHT } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
-import { Bans } from './bans.ts'
+import { type Ban, Bans, type BanStore } from './bans.ts'
 import { Books, type ProtocolTotals } from './books.ts'
+import { chunksHandler } from './chunks/handler.ts'
+import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
+import { Turns } from './chunks/turns.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
+import { insideOf, limitDht } from './dht-inside.ts'
 import { checkListen, type FleetKeys, NO_FLEET } from './fleet.ts'
+import { Gate, type PeerLists } from './gate.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
 import { Mesh, parseBootstrap } from './mesh.ts'
@@ -18,19 +22,28 @@ import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
-import type { ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import { PeerLimits } from './peer-limits.ts'
+import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
+import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
-import { type RecordStore, RecordSweep } from './record-sweep.ts'
+import { RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
 import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
 import { createStack, privateKeyOf, type Stack } from './stack.ts'
+
+export type { PeerInfo } from './peer-info.ts'
 
 export interface NodeComponents {
   readonly logger: Logger
   readonly source: ImageSource
   /** Where absent, no closures are served. */
   readonly closures?: ClosureSource | undefined
+  /** Where absent, bans end with the node. */
+  readonly banStore?: BanStore | undefined
+  readonly limits?: PeerLimits | undefined
+  /** Where absent, no chunks are served. */
+  readonly chunks?: ChunkSource | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
@@ -46,6 +59,8 @@ export interface NodeInit {
   readonly mdns?: boolean | undefined
   /** The keys that the hosts of the fleet share; nobody else gets past the handshake. Whether there are any is settled for the life of the node. */
   readonly fleet?: FleetKeys | undefined
+  /** The peers to have to do with. */
+  readonly peers?: PeerLists | undefined
   /** Allows listening beyond loopback without a fleet key. */
   readonly allowOpen?: boolean | undefined
   /** What peers are told of this program. */
@@ -57,61 +72,36 @@ export interface NodeInit {
   readonly probeTimeoutMs?: number | undefined
 }
 
-/** A peer that came, went or was banned. */
-export interface PeerChange {
-  readonly peerId: string
-  readonly change: 'connected' | 'disconnected' | 'banned'
-  readonly reason: string | null
-}
-
-type PeerListener = (change: PeerChange) => void
-
-export interface PeerInfo {
-  readonly peerId: string
-  /** Multiaddrs of the open connections. */
-  readonly addresses: readonly string[]
-  /** Who dialled; null where there is no connection. */
-  readonly direction: 'inbound' | 'outbound' | null
-  readonly latencyMs: number | null
-  /** What the peer says that it runs. */
-  readonly agent: string | null
-  readonly connectedSince: Date | null
-  readonly banned: boolean
-  /** Exchanges that are going on, in either direction. */
-  readonly streams: number
-  /** Bytes of bodies, in each direction, since the node was made. */
-  readonly received: number
-  readonly sent: number
-}
-
 /** Those that this host serves besides libp2p's own. */
-const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL]
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL, CHUNKS_PROTOCOL]
 
 /**
  * Makes this host's node; it is not started.
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
-export async function createNode({ logger, source, closures, now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+export async function createNode({ logger, source, closures, chunks, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
   const fleet = init.fleet ?? NO_FLEET
   checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
   const privateKey = privateKeyOf(init.identity ?? await newIdentity())
-  const bans = new Bans({ now })
+  const bans = new Bans({ store: banStore, now })
+  const gate = new Gate(bans, init.peers)
   const book = new RecordBook({ now })
-  const stack = await createStack({ gater: bans.gater, book, logger }, {
+  const stack = await createStack({ gater: gate.gater, book, logger }, {
     privateKey, listen: init.listen, mdns: init.mdns ?? false, fleet, agent: init.agent ?? 'narvik',
   })
-  const isBanned = (peerId: string): boolean => bans.has(peerId)
+  const isBanned = (peerId: string): boolean => gate.refuses(peerId)
   const { services: { dht }, peerId } = stack
   const { routingTable } = insideOf(dht)
   const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
+  limitDht(dht, limits)
   const router = new DhtRouter({
     dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, closures, logger }, init)
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
 }
 
 interface Parts {
@@ -121,8 +111,11 @@ interface Parts {
   readonly mesh: Mesh
   readonly sweep: RecordSweep<unknown>
   readonly bans: Bans
+  readonly gate: Gate
+  readonly limits: PeerLimits
   readonly source: ImageSource
   readonly closures: ClosureSource | undefined
+  readonly chunks: ChunkSource | undefined
   readonly logger: Logger
 }
 
@@ -138,6 +131,8 @@ export class P2pNode implements StreamOpener {
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
   readonly #listeners = new Set<PeerListener>()
+  readonly #turns = new Turns({ places: SWARM_PLACES, quantumBytes: SWARM_QUANTUM_BYTES, claimMs: SWARM_CLAIM_MS })
+  #turnsTimer: NodeJS.Timeout | undefined
 
   constructor(parts: Parts, { listen, stallMs, probeIntervalMs, probeTimeoutMs }: NodeInit) {
     const { stack, logger } = parts
@@ -168,18 +163,22 @@ export class P2pNode implements StreamOpener {
   }
 
   async start(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep, source, closures, logger } = this.#parts
+    const { stack, router, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
     const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: new Slots(MAX_SERVED_STREAMS) }, init))
     if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components(CLOSURE_PROTOCOL), closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
+    if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components(CHUNKS_PROTOCOL), source: chunks, turns: this.#turns }, init))
+    this.#turnsTimer = setInterval(() => { this.#turns.expire(performance.now()) }, SWARM_CLAIM_MS).unref()
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
     stack.addEventListener('peer:connect', ({ detail }) => { this.#tell({ peerId: detail.toString(), change: 'connected', reason: null }) })
     stack.addEventListener('peer:disconnect', ({ detail }) => {
       this.#agents.delete(detail.toString())
+      this.#parts.limits.forgetIdle()
       this.#tell({ peerId: detail.toString(), change: 'disconnected', reason: null })
     })
+    stack.addEventListener('connection:open', ({ detail }) => { this.#onConnection(detail) })
     router.start()
     neighbours.start()
     this.#liveness.start()
@@ -197,6 +196,7 @@ export class P2pNode implements StreamOpener {
   async stop(): Promise<void> {
     const { stack, router, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
+    clearInterval(this.#turnsTimer)
     mesh.stop()
     neighbours.stop()
     this.#liveness.stop()
@@ -210,20 +210,49 @@ export class P2pNode implements StreamOpener {
   /** The connected peers, and the banned ones. */
   peers(): PeerInfo[] {
     const connections = Map.groupBy(this.#parts.stack.getConnections(), ({ remotePeer }) => remotePeer.toString())
-    const ids = new Set([...connections.keys(), ...this.#parts.bans.list()])
+    const ids = new Set([...connections.keys(), ...this.#parts.bans.list().map(({ peerId }) => peerId)])
     return [...ids].map(peerId => this.#describe(peerId, connections.get(peerId) ?? []))
   }
 
-  /** Keeps a peer away for `ms` milliseconds: its connections end, and it is neither dialled, let in nor found. */
+  /** Keeps a peer away, for `ms` milliseconds the first time and longer each further time: its connections end, and it is neither dialled, let in nor found. */
   ban(peerId: string, ms: number, reason: string): void {
-    this.#parts.bans.add(peerId, ms, reason)
-    this.#parts.logger.warn('banned a peer', { peerId, ms, reason })
+    const { until, times } = this.#parts.bans.add(peerId, ms, reason)
+    this.#parts.logger.warn('banned a peer', { peerId, until: new Date(until).toISOString(), times, reason })
     this.#tell({ peerId, change: 'banned', reason })
-    for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(`banned: ${reason}`))
+    this.#cut(peerId, `banned: ${reason}`)
   }
 
+  /** The bans that are in force. */
+  bans(): Ban[] {
+    return this.#parts.bans.list()
+  }
+
+  /** Ends a ban, and forgets those before it; undefined where there is none in force. */
+  unban(peerId: string): Ban | undefined {
+    const lifted = this.#parts.bans.lift(peerId)
+    if (lifted === undefined) return undefined
+    this.#parts.logger.info('lifted a ban', { peerId })
+    this.#parts.mesh.wake()
+    return lifted
+  }
+
+  /** Whether this host has nothing to do with a peer: it is banned, or the configuration keeps it away. */
   isBanned(peerId: string): boolean {
-    return this.#parts.bans.has(peerId)
+    return this.#parts.gate.refuses(peerId)
+  }
+
+  /** Puts other lists into force; the connections of peers that they keep away end. */
+  setPeers(lists: PeerLists): void {
+    this.#parts.gate.setLists(lists)
+    for (const peerId of new Set(this.#parts.stack.getConnections().map(({ remotePeer }) => remotePeer.toString()))) {
+      if (this.#parts.gate.refuses(peerId)) this.#cut(peerId, 'the configuration keeps the peer away')
+    }
+    this.#parts.mesh.wake()
+  }
+
+  /** Ends every connection, as the keys under which they were made may be accepted no longer; those who still belong come back. */
+  reconnect(): void {
+    for (const connection of this.#parts.stack.getConnections()) connection.abort(new Error('the keys of the fleet have changed'))
   }
 
   /** Calls `listener` when a peer comes, goes or is banned; returns how to stop that. */
@@ -294,16 +323,35 @@ export class P2pNode implements StreamOpener {
   }
 
   async #handle(protocol: string, handler: StreamHandler): Promise<void> {
-    await this.#parts.stack.handle(protocol, async (stream, connection) => {
+    const { stack, limits, logger } = this.#parts
+    await stack.handle(protocol, async (stream, connection) => {
+      const peerId = connection.remotePeer.toString()
+      const release = limits.admit(peerId)
+      if (release === undefined) {
+        logger.debug('a peer asks for more than it may', { peerId, protocol })
+        stream.abort(new Error('too many requests'))
+        return
+      }
       const serving = handler(stream, connection)
       this.#serving.add(serving)
-      await serving
+      await serving.finally(release)
       this.#serving.delete(serving)
     }, { maxInboundStreams: MAX_INBOUND_STREAMS })
   }
 
   #tell(change: PeerChange): void {
     for (const listener of this.#listeners) listener(change)
+  }
+
+  #onConnection(connection: Connection): void {
+    const { stack, logger } = this.#parts
+    if (stack.getConnections(connection.remotePeer).length <= MAX_PEER_CONNECTIONS) return
+    logger.debug('a peer opens more connections than it may', { peerId: connection.remotePeer.toString() })
+    connection.abort(new Error('too many connections'))
+  }
+
+  #cut(peerId: string, reason: string): void {
+    for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(reason))
   }
 
   #onIdentify({ peerId, agentVersion = '' }: IdentifyResult): void {
@@ -331,16 +379,6 @@ function startFailed(error: unknown, listen: readonly string[]): NarvikError {
   const [, cause = messageOf(error)] = /Error: (listen .*)/.exec(messageOf(error)) ?? []
   const inUse = cause.includes('EADDRINUSE')
   return new NarvikError(inUse ? 'in-use' : 'io-error', `Cannot listen on ${listen.join(', ')}: found ${cause}, needed free addresses of this host`, { cause: error })
-}
-
-interface DhtInside {
-  readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
-  readonly components: { readonly datastore: RecordStore<unknown> }
-}
-
-/** The DHT has its table and its store in plain sight, but not in its type. */
-function insideOf(dht: KadDHT): DhtInside {
-  return dht as unknown as DhtInside
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {

@@ -7,11 +7,18 @@ import { fetchImage, type FetchRequest } from './fetch-image.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
-import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
+import { liftBan } from './lift-ban.ts'
+import { makePrivate } from './make-private.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
+
+interface Watched {
+  readonly events: Events
+  readonly metrics: { readonly text: () => Promise<string> }
+}
 
 interface Whole {
   /** Whether everything that it refers to is meant as well. */
@@ -22,7 +29,7 @@ interface Whole {
 const TRANSFERS = new Set(['fetch', 'resume'])
 
 /** The verbs of this host, with answers as they are shown. */
-export function createTasks(context: TaskContext & { readonly events: Events, readonly metrics: { readonly text: () => Promise<string> } }, facts: HostFacts) {
+export function createTasks(context: TaskContext, facts: HostFacts, { events, metrics }: Watched) {
   const { catalog, jobs, node } = context
   return {
     importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
@@ -30,13 +37,16 @@ export function createTasks(context: TaskContext & { readonly events: Events, re
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
+    makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(context, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(context, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(context, row)),
     show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
-    metrics: () => context.metrics.text(),
-    follow: (listener: HostEventListener) => context.events.follow(listener),
+    bans: () => node.bans().map(presentBan),
+    unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
+    metrics: () => metrics.text(),
+    follow: (listener: HostEventListener) => events.follow(listener),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
   }
 }

@@ -1,5 +1,6 @@
 import { isNarvikError } from '../errors.ts'
 import { reasonCode, type ReasonCode } from '../image/reasons.ts'
+import type { Ban } from '../p2p/bans.ts'
 import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
@@ -29,6 +30,7 @@ export function presentImage({ catalog, content }: ShownBy, row: ImageRow) {
     ca,
     signatures: row.signatures,
     vouchedBy: row.vouchedBy,
+    private: row.isPrivate,
     source: row.source,
     createdAt: row.createdAt.toISOString(),
     verifiedAt: row.verifiedAt?.toISOString() ?? null,
@@ -77,6 +79,10 @@ export function presentTransfer(catalog: Pick<Catalog, 'get'>, { narHash, progre
 
 export function presentPeer({ connectedSince, received, sent, ...peer }: PeerInfo) {
   return { ...peer, connectedSince: connectedSince?.toISOString() ?? null, bytesReceived: received, bytesSent: sent }
+}
+
+export function presentBan({ peerId, reason, since, until, times }: Ban) {
+  return { peerId, reason, since: new Date(since).toISOString(), until: new Date(until).toISOString(), times }
 }
 
 function presentEntry({ at, from, to, event, reason, evidence }: JournalEntry) {

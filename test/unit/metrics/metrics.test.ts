@@ -20,9 +20,8 @@ function observe(peers: number): { metrics: Metrics, events: Events, books: Book
   const catalog = Catalog.open(':memory:')
   const node = { peers: () => Array.from({ length: peers }, (_, number) => peer(number)), routingPeers: peers, traffic: books.totals() }
   const metrics = new Metrics({ catalog, content: { freeBytes: () => Promise.resolve(1) } as never, jobs: new Jobs(), node, events }, { version: '0' })
-  metrics.start()
   onTestFinished(() => {
-    metrics.stop()
+    metrics[Symbol.dispose]()
     catalog.close()
   })
   return { metrics, events, books }
