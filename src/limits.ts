@@ -168,6 +168,8 @@ export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 export const CONTROL_REQUEST_TIMEOUT_MS = 10 * SECOND
 /** Milliseconds that the control server waits, when it stops, for answers that are under way. */
 export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
+/** Events that wait for one slow reader of the control socket; what comes on top of them is counted and left out. */
+export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
