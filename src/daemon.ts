@@ -9,7 +9,7 @@ import { Metrics } from './metrics/metrics.ts'
 import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
-import { notifySystemd } from './notify.ts'
+import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
@@ -105,7 +105,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   } }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
-  await notifySystemd('ready')
+  stack.defer(await tellReady(context))
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
   onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
 
@@ -127,6 +127,18 @@ async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDispos
   stack.defer(() => { catalog.close() })
   await reconcile(catalog, content, { logger })
   return { content, catalog }
+}
+
+/** Tells systemd that the daemon is ready, and from then on that it is alive; answers with how to end that. */
+async function tellReady(context: TaskContext): Promise<() => void> {
+  await notifySystemd('ready')
+  return startHeartbeat({ check: () => { context.catalog.list({ state: 'receiving' }) }, status: () => statusLine(context), logger: context.logger })
+}
+
+/** What `systemctl status` shows. */
+function statusLine({ catalog, jobs, node }: TaskContext): string {
+  const peers = node.peers().filter(({ direction }) => direction !== null).length
+  return `${peers} peers, ${catalog.list({ state: 'verified' }).length} images verified, ${catalog.list({ state: 'rejected' }).length} rejected, ${jobs.list().length} under way`
 }
 
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
