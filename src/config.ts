@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -34,7 +34,7 @@ const configSchema = z.strictObject({
     .describe('Peers that are dialled until they answer, for instance "/dns4/host-a/tcp/4650/p2p/12D3KooW…".'),
   mdns: z.boolean().describe('Whether peers on the same LAN are looked for.'),
   fleetKeyFile: path.nullable().meta({
-    description: 'File with the fleet\'s key, made by `narvik fleet create`: only hosts that hold it get past the handshake. Not set: this host is in no fleet.',
+    description: 'File with the fleet\'s key, made by `narvik fleet create`: only hosts that hold it get past the handshake. Not set: the credential narvik.fleet.key of systemd where there is one (/etc/credstore/narvik.fleet.key), else this host is in no fleet.',
     examples: ['/etc/narvik/fleet.key'],
   }),
   acceptFleetKeyFiles: z.array(path).max(8).readonly().meta({
@@ -54,6 +54,13 @@ const configSchema = z.strictObject({
     level: z.enum(LOG_LEVELS).describe('debug, info, warn or error.'),
     format: z.enum(['json', 'text']).describe('text, or json: a document a line; under systemd the default is json.'),
   }).describe('What the daemon writes to standard error.'),
+  metrics: z.strictObject({
+    port: z.int().min(0).max(65535).nullable().meta({
+      description: 'TCP port on which /metrics is answered for Prometheus; 0 is a free one. Not set: only the control socket and `narvik metrics` tell them.',
+      examples: [4651],
+    }),
+    host: z.union([z.ipv4(), z.ipv6()]).describe('Address of this host that the port is opened on; whoever reaches it can read the metrics, and nothing else.'),
+  }).describe('What Prometheus is told.'),
   nix: z.strictObject({
     enabled: z.boolean().describe('Whether Nix is asked about store paths, where it is installed.'),
     binDir: path.nullable().meta({ description: 'Directory with the nix program. Not set: the one on PATH.', examples: ['/run/current-system/sw/bin'] }),
@@ -137,12 +144,13 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     listen: ['/ip4/127.0.0.1/tcp/0'],
     bootstrap: [],
     mdns: true,
-    fleetKeyFile: null,
+    fleetKeyFile: credential(env, 'narvik.fleet.key'),
     acceptFleetKeyFiles: [],
     allowOpen: false,
     peers: { allow: [], deny: [] },
     sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
+    metrics: { port: null, host: '127.0.0.1' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
@@ -197,6 +205,12 @@ export interface Setting {
 
 /** Where a daemon of the whole host keeps its things; a user who has none of their own may speak to it. */
 export const SYSTEM_SOCKET = '/run/narvik/narvik.sock'
+
+/** A file that systemd has put there for this service alone (`LoadCredential=`). */
+function credential({ CREDENTIALS_DIRECTORY: directory }: NodeJS.ProcessEnv, name: string): string | null {
+  const file = directory === undefined ? null : join(directory, name)
+  return file !== null && existsSync(file) ? file : null
+}
 
 function defaultDataDir(env: NodeJS.ProcessEnv, uid: number): string {
   if (env.STATE_DIRECTORY) return env.STATE_DIRECTORY

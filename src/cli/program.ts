@@ -1,11 +1,15 @@
 import { Command, CommanderError, Option } from 'commander'
 import type { ConfigFlags } from '../config.ts'
 import { NarvikError } from '../errors.ts'
-import { fleetCreate, fleetShow } from './fleet.ts'
+import { completion } from './completion.ts'
 import { configCheck } from './config.ts'
+import { doctor } from './doctor/doctor.ts'
+import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
+import { EXAMPLES } from './examples.ts'
+import { installService } from './service.ts'
 
 /** What every command takes. */
 export interface CommonOptions {
@@ -38,8 +42,11 @@ export function createProgram(version: string, runner: Runner): Command {
   addDaemon(program, runner)
   addOnline(program, runner)
   addOffline(program, runner)
-  addFleet(program, runner)
   addConfig(program, runner)
+  addFleet(program, runner)
+  addService(program, runner)
+  common(program.command('completion <SHELL>')).description('print a completion for bash, zsh or fish; needs no daemon')
+    .action((shell: string, options: CommonOptions) => runner.run(completion(shell, program), options))
   settle(program)
   return program
 }
@@ -48,8 +55,16 @@ export function createProgram(version: string, runner: Runner): Command {
 function settle(parent: Command): void {
   for (const command of parent.commands) {
     command.copyInheritedSettings(parent).helpOption('--help', 'print this help')
+    const examples = EXAMPLES[commandPath(command)]
+    if (examples !== undefined) command.addHelpText('after', `\n${examples.length === 1 ? 'Example' : 'Examples'}:\n${examples.map(example => `  $ ${example}`).join('\n')}`)
     settle(command)
   }
+}
+
+/** `fleet create`: the words after `narvik`. */
+function commandPath(command: Command): string {
+  const { parent } = command
+  return parent?.parent == null ? command.name() : `${commandPath(parent)} ${command.name()}`
 }
 
 /** A mistake on the command line as an error with a code; undefined where the exit is no mistake, as after `--help`. */
@@ -110,7 +125,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions) => run(online.show(ref), options))
   common(program.command('verify [REF]')).description('prove again what is on disk')
     .option('--all', 'every image')
-    .action((ref: string | undefined, options: CommonOptions & { all?: boolean }) => run(online.verify(ref, options), options))
+    .option('--repair', 'bring what is damaged from other images of this host and from peers')
+    .action((ref: string | undefined, options: CommonOptions & { all?: boolean, repair?: boolean }) => run(online.verify(ref, options), options))
   common(program.command('export <REF> <DEST>')).description('copy a verified tree out')
     .action((ref: string, dest: string, options: CommonOptions) => run(online.exportImage(ref, dest), options))
   common(program.command('install <REF>')).description('register a verified image in the Nix store of this host')
@@ -131,6 +147,12 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((peer: string, options: CommonOptions) => run(online.unban(peer), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
+  common(program.command('doctor')).description('look at all that a daemon needs of this host, and say what to do')
+    .action((options: CommonOptions) => run(doctor(process.env), options))
+  common(program.command('metrics')).description('print the metrics as Prometheus reads them')
+    .action((options: CommonOptions) => run(online.metrics(), options))
+  common(program.command('events')).description('follow what happens, until Ctrl-C')
+    .action((options: CommonOptions) => run(online.events(), options))
 }
 
 function addOffline(program: Command, { run }: Runner): void {
@@ -142,6 +164,12 @@ function addOffline(program: Command, { run }: Runner): void {
     .action((dest: string, options: CommonOptions) => run(restore(dest), options))
 }
 
+function addConfig(program: Command, { run }: Runner): void {
+  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
+  common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
+    .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
+}
+
 function addFleet(program: Command, { run }: Runner): void {
   const fleet = program.command('fleet').description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
   common(fleet.command('create <FILE>')).description('make a new key')
@@ -150,10 +178,12 @@ function addFleet(program: Command, { run }: Runner): void {
     .action((file: string, options: CommonOptions) => run(fleetShow(file), options))
 }
 
-function addConfig(program: Command, { run }: Runner): void {
-  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
-  common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
-    .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
+function addService(program: Command, { run }: Runner): void {
+  const service = program.command('service').description('the systemd service; needs no daemon').helpCommand(false)
+  common(service.command('install')).description('put the unit in place and make its user')
+    .option('--print', 'only print the unit')
+    .option('--prefix <dir>', 'root of the system that it is put into')
+    .action((options: CommonOptions & { print?: boolean, prefix?: string }) => run(installService(options), options))
 }
 
 function common(command: Command): Command {

@@ -21,6 +21,11 @@ export interface Route {
   readonly prepare: (fields: unknown) => Run
 }
 
+/** Answered with a document a line for as long as the client listens. */
+export const EVENTS_URL = '/v1/events'
+/** Answered in Prometheus' text format, where Prometheus looks for it. */
+export const METRICS_URL = '/metrics'
+
 export const ROUTES: readonly Route[] = [
   short('GET', '/v1/status', noFields, tasks => tasks.status()),
   short('GET', '/v1/peers', noFields, tasks => tasks.peers()),
@@ -33,7 +38,7 @@ export const ROUTES: readonly Route[] = [
   short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
-  long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),
+  long('/v1/verify', verifyRequest, (tasks, { ref, repair }, work) => tasks.verifyImages({ ref: ref ?? 'all', repair, ...work })),
   long('/v1/export', exportRequest, (tasks, request, work) => tasks.exportImage({ ...request, ...work })),
   long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]

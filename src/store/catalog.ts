@@ -7,12 +7,12 @@ import { nextState } from '../image/states.ts'
 import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
-import { MAX_SIGNATURES } from '../limits.ts'
 import { fromSqliteError, openDatabase, type Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
-import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
+import { putLists, register, registrationsOf } from './registrations.ts'
+import { toImageRow, toJournalEntry } from './rows.ts'
 import { prepareStatements, type Statements } from './statements.ts'
 import { WantedClosures } from './wanted-closures.ts'
 
@@ -53,6 +53,18 @@ interface Step {
   readonly details: TransitionDetails
 }
 
+/** A step of the journal that was just written. */
+export interface CatalogStep {
+  readonly narHash: NarHash
+  readonly event: JournalEvent
+  readonly from: ImageState | null
+  readonly to: ImageState | null
+  readonly reason: string
+  readonly evidence: Evidence | null
+}
+
+type StepListener = (step: CatalogStep) => void
+
 /**
  * The database of images, their states and the evidence for each state. All methods are synchronous, and each one that
  * writes is one transaction, on disk when it returns. One process at a time has a catalog open: the lock that
@@ -70,6 +82,9 @@ export class Catalog {
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
+  readonly #listeners = new Set<StepListener>()
+  /** Steps of the transaction that is open. */
+  #steps: CatalogStep[] = []
 
   private constructor(database: Database, now: () => Date) {
     this.#database = database
@@ -90,6 +105,12 @@ export class Catalog {
 
   close(): void {
     this.#database.close()
+  }
+
+  /** Calls `listener` with every step of the journal once it is on disk; returns how to stop that. */
+  onStep(listener: StepListener): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
   }
 
   get(narHash: NarHash): ImageRow | undefined {
@@ -167,7 +188,7 @@ export class Catalog {
         narHash: narHash.bytes, narSize: metadata.narSize, storePath: metadata.storePath, deriver: metadata.deriver,
         ca: metadata.ca, manifestDigest: metadata.manifestDigest, vouchedBy, note: note === undefined ? row.note : note,
       })
-      this.#putLists(narHash, metadata)
+      putLists(this.#sql, narHash, metadata)
       this.#sql.dropManifest.run(narHash.bytes)
       if (manifest !== null) this.#sql.addManifest.run(narHash.bytes, manifest)
       return this.#require(narHash, 'describe')
@@ -212,10 +233,7 @@ export class Catalog {
   registrations(narHash: NarHash): Registration[] {
     return run(`read the store paths of ${narHash.toSri()}`, () => {
       const row = this.get(narHash)
-      if (row === undefined) return []
-      const { storePath, references, deriver, ca, signatures, vouchedBy } = row
-      const first = storePath === null ? [] : [{ storePath, references, deriver, ca, signatures, vouchedBy }]
-      return [...first, ...this.#sql.otherPaths.all(narHash.bytes).map(toRegistration).filter(other => other.storePath !== storePath)]
+      return row === undefined ? [] : registrationsOf(this.#sql, row)
     })
   }
 
@@ -227,27 +245,8 @@ export class Catalog {
   addStorePath(narHash: NarHash, registration: Registration): void {
     this.#write(`add a store path to ${narHash.toSri()}`, () => {
       const row = this.#require(narHash, 'add a store path to')
-      const isSame = row.storePath === registration.storePath
-      if (isSame && !outranks(registration, row)) return
-      if (isSame || (row.place === 'content' && row.vouchedBy === null && registration.vouchedBy !== null)) this.#register(row, registration)
-      else this.#addOtherPath(narHash, registration)
+      register(this.#sql, row, registration)
     })
-  }
-
-  #addOtherPath(narHash: NarHash, { storePath, references, deriver, ca, signatures, vouchedBy }: Registration): void {
-    this.#sql.addOtherPath.run({
-      narHash: narHash.bytes, storePath, deriver, ca, references: JSON.stringify([...new Set(references)].sort()), signatures: JSON.stringify(signatures), vouchedBy,
-    })
-  }
-
-  /** Makes a store path that of the row; the one before stays as a further one. Signatures of the same path are kept. */
-  #register(row: ImageRow, { storePath, references, deriver, ca, signatures, vouchedBy }: Registration): void {
-    const { narHash } = row
-    if (row.storePath !== null && row.storePath !== storePath) this.#addOtherPath(narHash, { ...row, storePath: row.storePath })
-    this.#sql.dropOtherPath.run({ narHash: narHash.bytes, storePath })
-    this.#sql.register.run({ narHash: narHash.bytes, storePath, deriver, ca, vouchedBy })
-    const kept = row.storePath === storePath ? row.signatures : []
-    this.#putLists(narHash, { references, signatures: [...new Set([...signatures, ...kept])].slice(0, MAX_SIGNATURES) })
   }
 
   /** Puts down under which policy the image is asked for now. */
@@ -345,7 +344,11 @@ export class Catalog {
   }
 
   #write<Result>(action: string, change: () => Result): Result {
-    return run(action, () => this.#database.transaction(change).immediate())
+    if (this.#database.inTransaction) return run(action, () => this.#database.transaction(change).immediate())
+    this.#steps = []
+    const result = run(action, () => this.#database.transaction(change).immediate())
+    for (const step of this.#steps.splice(0)) for (const listener of this.#listeners) listener(step)
+    return result
   }
 
   #require(narHash: NarHash, action: string): ImageRow {
@@ -364,25 +367,13 @@ export class Catalog {
     throw new NarvikError('name-taken', `Cannot name an image ${name}: found that ${holder.narHash.toSri()} has the name, needed a free one`, { hint: `Choose another name, or remove the other image: narvik rm ${name}` })
   }
 
-  #putLists(narHash: NarHash, { references, signatures }: Pick<ImageMetadata, 'references' | 'signatures'>): void {
-    const key = narHash.bytes
-    this.#sql.dropReferences.run(key)
-    for (const reference of new Set(references)) this.#sql.addReference.run(key, reference)
-    this.#sql.dropSignatures.run(key)
-    for (const [position, signature] of signatures.entries()) this.#sql.addSignature.run(key, position, signature)
-  }
-
   #append(narHash: NarHash, { event, from, to, details }: Step): void {
     this.#sql.append.run({
       narHash: narHash.bytes, at: this.#now().getTime(), from, event, to, reason: details.reason,
       evidence: details.evidence === undefined ? null : JSON.stringify(details.evidence),
     })
+    this.#steps.push({ narHash, event, from, to, reason: details.reason, evidence: details.evidence ?? null })
   }
-}
-
-/** Whether what is said of a path is worth more than what was said of it before. */
-function outranks({ vouchedBy }: Pick<Registration, 'vouchedBy'>, before: Pick<Registration, 'vouchedBy'>): boolean {
-  return vouchedBy === 'nix' || (vouchedBy !== null && before.vouchedBy === null)
 }
 
 function requireDescribed(row: ImageRow): void {

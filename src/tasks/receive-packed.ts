@@ -1,4 +1,4 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { codeOf, isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import { isPolicyRefusal, type Evidence } from '../image/verdict.ts'
 import { restoreNar } from '../nar/restore.ts'
@@ -107,7 +107,7 @@ function recordLie({ catalog, node, settings }: TaskContext, { metadata, peerId 
   catalog.together(`record what came of ${narHash.toSri()}`, () => {
     want(catalog, metadata)
     catalog.transition(narHash, 'start', { reason: `receiving from ${peerId}, packed with others` })
-    catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers: [{ peerId, bytes: narSize, outcome: 'lied', detail: messageOf(error) }] } })
+    catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers: [{ peerId, bytes: narSize, outcome: 'lied', detail: messageOf(error) }], error: codeOf(error) } })
   })
 }
 
