@@ -24,6 +24,7 @@ import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
+import { Installer } from './tasks/installer.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
@@ -97,11 +98,13 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => server.stop())
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
-  stack.defer(startLooking(context))
+  const installer = stack.use(new Installer(context))
+  stack.defer(startLooking(context, installer))
   const reload = new Reload({ keyring, node, logger, settle: async next => {
     settings = settingsOf(next)
     await reviewTrust(context)
     announcer.announceAll(catalog)
+    installer.takeUpAll()
   } }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
@@ -150,9 +153,9 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
 }
 
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
-function startLooking(context: TaskContext): () => Promise<void> {
+function startLooking(context: TaskContext, installer: Installer): () => Promise<void> {
   const ending = new AbortController()
-  const looking = Promise.all([alignAllRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  const looking = Promise.all([alignAllRoots(context, ending.signal).then(() => { installer.takeUpAll() }), checkRegistrations(context, ending.signal)])
   return async () => {
     ending.abort()
     await looking
@@ -181,6 +184,7 @@ function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settin
     announce: sharing.announce,
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
+    installFetched: nix.installFetched,
     providerWaitMs: fetch.providerWaitSeconds * 1000,
     stallMs: fetch.stallSeconds * 1000,
     slowBytesPerSecond: SLOW_BYTES_PER_SECOND,

@@ -109,7 +109,7 @@ export class FakeFleet {
     this.context = {
       ...store, jobs, closures: new Jobs(), nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
-      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, installFetched: false, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }
@@ -172,7 +172,7 @@ const noNix: TaskContext['nix'] = {
   pathInfo: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   canWriteStore: () => Promise.resolve(false),
   addPath: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
-  closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
+  verify: () => Promise.reject(new Error('there is no Nix')), closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   startStoreDaemon: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   hasRoot: () => Promise.resolve(false),
 }
