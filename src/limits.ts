@@ -168,6 +168,8 @@ export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 export const CONTROL_REQUEST_TIMEOUT_MS = 10 * SECOND
 /** Milliseconds that the control server waits, when it stops, for answers that are under way. */
 export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
+/** Events that wait for one slow reader of the control socket; what comes on top of them is counted and left out. */
+export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
@@ -210,7 +212,7 @@ export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
 
-/** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
-export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
+/** Bytes read from, or written to, a file at once: a whole wire buffer, so that none is split. Larger ones save CPU time and cost memory for each peer. */
+export const FILE_BUFFER_BYTES = WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
 export const SMALL_FILE_BYTES = 64 * KIB

@@ -1,4 +1,4 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { codeOf, isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { refText, type Ref, type RefKind } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
@@ -228,7 +228,7 @@ async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, 
 async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: { error: unknown, fresh: boolean, peers: readonly PeerShare[] }): Promise<void> {
   const row = catalog.get(narHash)
   const reason = messageOf(end.error)
-  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers } })
+  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers, error: codeOf(end.error) } })
   if (!end.fresh || row?.state !== 'wanted' || row.manifestDigest !== null || isNarvikError(end.error, 'interrupted')) return
   catalog.remove(narHash, reason)
   await content.discard(narHash)
