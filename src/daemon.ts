@@ -21,7 +21,7 @@ import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
 import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
-import { alignRoots } from './tasks/gc-roots.ts'
+import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
@@ -70,10 +70,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), logger })
 
   const jobs = new Jobs()
+  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const context: TaskContext = {
-    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -89,7 +90,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   const stopResuming = resumeWork(context)
-  stack.defer(() => jobs.stop())
+  stack.defer(async () => { await Promise.all([jobs.stop(), closures.stop()]) })
   stack.defer(stopResuming)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
@@ -108,11 +109,14 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
   onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
 
-  const signal = await ended
+  await tellOfEnd(await ended, logger)
+  return 0
+}
+
+async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
-  return 0
 }
 
 /** What this host remembers, with rows and files made to agree. */
@@ -148,7 +152,7 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
 function startLooking(context: TaskContext): () => Promise<void> {
   const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  const looking = Promise.all([alignAllRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
   return async () => {
     ending.abort()
     await looking
