@@ -132,13 +132,13 @@ async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDispos
 /** Tells systemd that the daemon is ready, and from then on that it is alive; answers with how to end that. */
 async function tellReady(context: TaskContext): Promise<() => void> {
   await notifySystemd('ready')
-  return startHeartbeat({ check: () => { context.catalog.list({ state: 'receiving' }) }, status: () => statusLine(context), logger: context.logger })
+  return startHeartbeat({ check: () => { context.catalog.count('verified') }, status: () => statusLine(context), logger: context.logger })
 }
 
 /** What `systemctl status` shows. */
 function statusLine({ catalog, jobs, node }: TaskContext): string {
   const peers = node.peers().filter(({ direction }) => direction !== null).length
-  return `${peers} peers, ${catalog.list({ state: 'verified' }).length} images verified, ${catalog.list({ state: 'rejected' }).length} rejected, ${jobs.list().length} under way`
+  return `${peers} peers, ${catalog.count('verified')} images verified, ${catalog.count('rejected')} rejected, ${jobs.list().length} under way`
 }
 
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
