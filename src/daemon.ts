@@ -24,7 +24,9 @@ import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
+import { createChunkSource } from './tasks/chunk-source.ts'
 import { createClosureSource, createImageSource } from './tasks/serve.ts'
+import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
@@ -62,12 +64,14 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
-  const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
-  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, logger }), logger })
+  const receiving = new Receiving()
+  const serving = { catalog, content, receiving, logger, onDamage: (row: ImageRow, reason: string) => { damage.handle(row, reason) } }
+  const source = createImageSource(serving)
+  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, logger }), chunks: createChunkSource(serving), logger })
 
   const jobs = new Jobs()
   const announcer = new Announcer({ router: node.router, logger })
-  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
+  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, receiving, logger, settings: settingsOf(config) }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 
@@ -103,7 +107,7 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   return 0
 }
 
-async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'logger'>): Promise<P2pNode> {
+async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'chunks' | 'logger'>): Promise<P2pNode> {
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,

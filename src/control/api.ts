@@ -106,6 +106,11 @@ export const evidenceSchema: z.ZodType<Evidence> = z.object({
     outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
     detail: z.string().nullable(),
   }))),
+  sources: z.exactOptional(z.object({
+    reused: z.array(z.object({ narHash: z.string(), bytes: count })),
+    zeros: count,
+    wasted: count,
+  })),
   notes: z.exactOptional(z.array(z.string())),
 })
 
@@ -205,7 +210,7 @@ const progressFields = {
   totalBytes: count.nullable(),
   bytesPerSecond: rate,
   /** The peers that send, with what was taken from each. */
-  peers: z.array(z.object({ peerId: z.string(), bytes: count })).readonly(),
+  peers: z.array(z.object({ peerId: z.string(), bytes: count, bytesPerSecond: z.exactOptional(rate) })).readonly(),
 }
 export const progressSchema = z.object(progressFields)
 export type Progress = z.output<typeof progressSchema>

@@ -26,6 +26,13 @@ export class Announcer {
     this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
   }
 
+  /** Announces an image that is being received: some of its chunks are here. Nothing is vouched for. */
+  announceReceiving(narHash: NarHash, narSize: number): void {
+    this.#run(`announce ${narHash.toSri()}`, async () => {
+      await this.#router.announce({ narHash, narSize, manifestDigest: null }, { signal: this.#abort.signal })
+    })
+  }
+
   /** Takes an image back that is no longer verified here. */
   withdraw(narHash: NarHash): void {
     this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))

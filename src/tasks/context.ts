@@ -8,6 +8,7 @@ import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
+import type { Receiving } from './swarm/receiving.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
 export interface TaskContext {
@@ -18,6 +19,7 @@ export interface TaskContext {
   readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
   readonly announcer: Announcer
+  readonly receiving: Receiving
   readonly logger: Logger
   readonly settings: TaskSettings
 }

@@ -16,6 +16,7 @@ import { Slots } from '../../src/p2p/slots.ts'
 import { Announcer } from '../../src/tasks/announce.ts'
 import type { FleetNode, TaskContext, TaskSettings } from '../../src/tasks/context.ts'
 import { Jobs } from '../../src/tasks/jobs.ts'
+import { Receiving } from '../../src/tasks/swarm/receiving.ts'
 import { someMetadata } from './images.ts'
 import { narBytes, type Tree } from './nar-bytes.ts'
 import { openStore } from './store.ts'
@@ -77,7 +78,7 @@ export class FakePeer implements ImageSource {
 
   describe(narHash: NarHash): ReturnType<ImageSource['describe']> {
     if (this.habit.answer === 'not-found' || !narHash.equals(this.image.narHash)) return Promise.resolve(undefined)
-    return Promise.resolve({ metadata: { ...this.image.metadata, ...this.habit.metadata }, manifest: this.habit.manifest ?? this.image.manifest })
+    return Promise.resolve({ verified: true, metadata: { ...this.image.metadata, ...this.habit.metadata }, manifest: this.habit.manifest ?? this.image.manifest })
   }
 
   async *read(narHash: NarHash, offset: number, length: number, { signal }: { signal: AbortSignal }): AsyncGenerator<Uint8Array> {
@@ -108,6 +109,7 @@ export class FakeFleet {
     const jobs = new Jobs()
     this.context = {
       ...store, jobs, nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
+      receiving: new Receiving(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
       settings: { useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }

@@ -66,10 +66,10 @@ export class Scheduler {
     return this.#missing.has(chunk)
   }
 
-  /** Bytes that a peer owes, and its speed. */
-  peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly stalled: boolean } {
-    const { inFlight, rate, stalled } = this.#peer(peerId)
-    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, stalled }
+  /** Bytes that a peer owes, its speed, and when it last sent something or was first asked after it had sent all. */
+  peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly heardAt: number, readonly busy: boolean } {
+    const { inFlight, rate, heardAt, busy } = this.#peer(peerId)
+    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy }
   }
 
   /** A peer without a chunk so far. */
