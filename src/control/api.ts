@@ -103,6 +103,7 @@ export const evidenceSchema: z.ZodType<Evidence> = z.object({
   peers: z.exactOptional(z.array(z.object({
     peerId: z.string(),
     bytes: count,
+    wasted: z.exactOptional(count),
     outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
     detail: z.string().nullable(),
   }))),

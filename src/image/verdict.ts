@@ -36,6 +36,8 @@ export interface PeerShare {
   readonly peerId: string
   /** Bytes of the NAR that were taken from it. */
   readonly bytes: number
+  /** Bytes that came from it in vain, in a swarm: wrong, or here already. */
+  readonly wasted?: number
   /** What became of it: `used`, `lied` (its bytes were proven wrong), `failed` (it broke off), `discarded`. */
   readonly outcome: 'used' | 'lied' | 'failed' | 'discarded'
   readonly detail: string | null

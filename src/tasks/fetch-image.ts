@@ -169,29 +169,41 @@ async function startOver({ catalog, content }: TaskContext, narHash: NarHash, re
 
 async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
   const blame = new Blame(context, job.narHash)
-  let repaired: SwarmAttempt | undefined
+  let start: Round['start']
   for (let round = 1; ; round++) {
-    const attempt = await receiveWhole(context, job, { providers, blame, repaired, exclusive: round > 1 })
+    const attempt = await receiveWhole(context, job, { providers, blame, start, exclusive: round > 1 })
     const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
     // Nobody sends better bytes than these, and everybody was asked for signatures.
     if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
-    if (blame.isUndecided) providers.startOver()
-    const isDamaged = blame.isHostAtFault && attempt.kind === 'chunks' && repaired === undefined
-    if ((blame.isHostAtFault && !isDamaged) || round >= MAX_ROUNDS) throw rejection(row)
-    repaired = isDamaged ? await attempt.repaired() : undefined
-    if (repaired === undefined && !await providers.hasNext()) throw rejection(row)
-    if (repaired === undefined) await startOver(context, job.narHash, 'another provider has it')
-    else context.catalog.transition(job.narHash, 'retry', { reason: 'the chunks that are damaged on disk are fetched again' })
+    const next = round < MAX_ROUNDS ? await findNextStart(context, job, attempt, { providers, blame, repaired: start }) : undefined
+    if (next === undefined) throw rejection(row)
+    start = next.start
+    // What is damaged on disk is all that has to come again.
+    if (start instanceof SwarmAttempt) context.catalog.transition(job.narHash, 'retry', { reason: 'the chunks that are damaged on disk are fetched again' })
+    else await startOver(context, job.narHash, 'another provider has it')
   }
+}
+
+/** How to go on after a rejection; undefined where nothing could make it better. */
+async function findNextStart(
+  context: TaskContext, job: Job<unknown>, attempt: Attempt | SwarmAttempt, { providers, blame, repaired }: Pick<Round, 'providers' | 'blame'> & { repaired: Round['start'] },
+): Promise<Pick<Round, 'start'> | undefined> {
+  if (attempt.kind === 'stream') {
+    if (blame.isUndecided) providers.startOver()
+    return !blame.isHostAtFault && await providers.hasNext() ? { start: undefined } : undefined
+  }
+  if (blame.isHostAtFault) return repaired instanceof SwarmAttempt ? undefined : { start: await attempt.repaired() }
+  const start = await findOtherWord(context, job, attempt, { providers, blame })
+  return start && { start }
 }
 
 interface Round {
   readonly providers: Providers
   readonly blame: Blame
-  /** What is left of the round before, without the chunks that were damaged on disk. */
-  readonly repaired: SwarmAttempt | undefined
+  /** What is left of the round before, without the chunks that were damaged on disk; or what a provider says of the image; or nothing. */
+  readonly start: SwarmAttempt | Introduction | undefined
   /** Whether a provider is taken by itself, so that the next verdict speaks of it alone. */
   readonly exclusive: boolean
 }
@@ -199,7 +211,7 @@ interface Round {
 /** Receives the whole of the NAR: in chunks from many, or, where it is small, in one stream that goes on at the next provider when one fails. */
 async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Round): Promise<Attempt | SwarmAttempt> {
   const { providers } = round
-  let attempt = round.repaired ?? await SwarmAttempt.resume(context, job) ?? await Attempt.resume(context, job)
+  let attempt = await firstAttempt(context, job, round)
   if (attempt?.isWhole === true) {
     attempt.takeUp()
     return attempt
@@ -233,12 +245,18 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
   }
 }
 
+async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: Round): Promise<Attempt | SwarmAttempt | undefined> {
+  if (start instanceof SwarmAttempt) return start
+  if (start !== undefined) return startAttempt(context, job, start)
+  return await SwarmAttempt.resume(context, job) ?? await Attempt.resume(context, job)
+}
+
 function startAttempt(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt | SwarmAttempt> {
   const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES
   return (inChunks ? SwarmAttempt : Attempt).begin(context, job, introduction)
 }
 
-async function introduceFor(context: TaskContext, job: Job<unknown>, provider: Provider, { blame }: Round): Promise<Introduction> {
+async function introduceFor(context: TaskContext, job: Job<unknown>, provider: Provider, { blame }: Pick<Round, 'blame'>): Promise<Introduction> {
   const introduction = await introduce(context, job, provider)
   blame.checkWord(introduction.word)
   return introduction
@@ -262,7 +280,7 @@ async function receiveChunks(context: TaskContext, job: Job<unknown>, attempt: S
 }
 
 /** What a provider says that has another manifest, where there is one. */
-async function findOtherWord(context: TaskContext, job: Job<unknown>, { manifestDigest }: SwarmAttempt, round: Round): Promise<Introduction | undefined> {
+async function findOtherWord(context: TaskContext, job: Job<unknown>, { manifestDigest }: SwarmAttempt, round: Pick<Round, 'providers' | 'blame'>): Promise<Introduction | undefined> {
   const { providers } = round
   providers.startOver()
   while (await providers.hasNext()) {

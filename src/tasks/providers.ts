@@ -25,6 +25,7 @@ export class Providers {
   readonly #known = new Map<string, Provider>()
   readonly #failures = new Map<string, string>()
   readonly #excluded = new Set<string>()
+  readonly #lies = new Map<string, string>()
   readonly #tried = new Set<string>()
   readonly #closed = new AbortController()
   #deadline: number
@@ -73,6 +74,12 @@ export class Providers {
     this.#failures.set(peerId, reason)
   }
 
+  /** Why a peer that was proven to lie is not asked again. */
+  lied(peerId: string, detail: string): void {
+    this.#excluded.add(peerId)
+    this.#lies.set(peerId, detail)
+  }
+
   /** A provider has moved the image on: the wait for the next one begins anew. */
   progressed(): void {
     this.#deadline = performance.now() + this.#init.waitMs
@@ -94,7 +101,9 @@ export class Providers {
 
   /** Who failed and how, for the evidence. */
   shares(): PeerShare[] {
-    return Array.from(this.#failures, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'failed', detail }))
+    const lies = Array.from(this.#lies, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'lied' as const, detail }))
+    const failures = Array.from(this.#failures, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'failed' as const, detail }))
+    return [...lies, ...failures.filter(({ peerId }) => !this.#lies.has(peerId))]
   }
 
   async #pause(milliseconds: number): Promise<void> {

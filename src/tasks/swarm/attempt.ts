@@ -139,7 +139,7 @@ export class SwarmAttempt {
    * @throws NarvikError `no-provider`, `disk-full`, `io-error`; the reason of the job's signal.
    */
   async receive(providers: Providers): Promise<void> {
-    const { content, receiving, announcer } = this.#context
+    const { content, receiving } = this.#context
     const { narHash, signal } = this.#job
     this.#start()
     await content.begin(narHash)
@@ -155,7 +155,6 @@ export class SwarmAttempt {
       await this.#run(providers, writer, checkpoints)
     } catch (error) {
       this.end()
-      announcer.withdraw(narHash)
       await checkpoints.save().catch((late: unknown) => { this.#context.logger.warn('cannot write the progress', { narHash: narHash.toSri(), reason: messageOf(late) }) })
       throw error
     }
@@ -169,9 +168,11 @@ export class SwarmAttempt {
 
   /** Nothing of the image is given on any more, unless it is verified now. */
   end(): void {
-    const { receiving, catalog } = this.#context
+    const { receiving, catalog, announcer } = this.#context
     receiving.remove(this.#image)
-    if (catalog.get(this.#job.narHash)?.state !== 'verified') this.#image.end()
+    if (catalog.get(this.#job.narHash)?.state === 'verified') return
+    this.#image.end()
+    announcer.withdraw(this.#job.narHash)
   }
 
   /**
@@ -246,7 +247,7 @@ export class SwarmAttempt {
     const detail = `its chunk ${chunk}, at byte ${this.#chunks.offset(chunk)} of the NAR, was not what its hash says`
     this.#books.lied(peerId, detail)
     this.#books.wasted(peerId, this.#chunks.length(chunk))
-    providers.exclude([peerId])
+    providers.lied(peerId, detail)
     node.ban(peerId, settings.banMs, detail)
   }
 

@@ -64,10 +64,11 @@ export class Books {
 
   /** What each peer did, for the evidence. */
   shares(verdict: 'pass' | 'fail'): PeerShare[] {
-    return [...this.#peers.values()].map(({ peerId, bytes, outcome, detail }) => {
-      if (outcome === 'lied') return { peerId, bytes, outcome, detail }
-      if (bytes === 0) return { peerId, bytes, outcome: 'failed', detail }
-      return { peerId, bytes, outcome: verdict === 'pass' ? 'used' : 'discarded', detail }
+    return [...this.#peers.values()].map(({ peerId, bytes, wasted, outcome, detail }) => {
+      const share = { peerId, bytes, wasted, detail }
+      if (outcome === 'lied') return { ...share, outcome }
+      if (bytes === 0) return { ...share, outcome: 'failed' }
+      return { ...share, outcome: verdict === 'pass' ? 'used' : 'discarded' }
     })
   }
 

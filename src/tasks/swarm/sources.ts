@@ -65,7 +65,7 @@ export class Sources {
     const timer = setInterval(() => { this.update() }, TICK_MS)
     try {
       this.#parts.signal.throwIfAborted()
-      this.#recruit().catch((error: unknown) => { this.#done.reject(error as Error) })
+      this.#recruit().catch((error: unknown) => { this.#done.reject(error) })
       this.update()
       await this.#done.promise
     } finally {
@@ -230,7 +230,7 @@ export class Sources {
       await work
     } catch (error) {
       this.#fault ??= error
-      this.#done.reject(error as Error)
+      this.#done.reject(error)
       throw error
     }
   }
