@@ -6,14 +6,18 @@ import { z } from 'zod'
 import { nearest } from './config/nearest.ts'
 import { leavesOf, lineOf, parseToml } from './config/toml.ts'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
 const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
 const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-Za-z]+$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
+const peerIds = z.array(z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…')).max(MAX_LISTED_PEERS).readonly()
 const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
+/** Which images are announced. */
+export const SHARING = ['everything', 'named', 'nothing'] as const
+export type Sharing = (typeof SHARING)[number]
 const signatureCount = z.int().min(0).max(MAX_TRUSTED_KEYS)
 const seconds = z.number().positive().max(7 * 24 * 3600)
 
@@ -30,14 +34,22 @@ const configSchema = z.strictObject({
     .describe('Peers that are dialled until they answer, for instance "/dns4/host-a/tcp/4650/p2p/12D3KooW…".'),
   mdns: z.boolean().describe('Whether peers on the same LAN are looked for.'),
   fleetKeyFile: path.nullable().meta({
-    description: 'File with the fleet\'s key: only hosts that hold it get past the handshake. Not set: this host is in no fleet.',
+    description: 'File with the fleet\'s key, made by `narvik fleet create`: only hosts that hold it get past the handshake. Not set: this host is in no fleet.',
     examples: ['/etc/narvik/fleet.key'],
   }),
   acceptFleetKeyFiles: z.array(path).max(8).readonly().meta({
-    description: 'Files with other keys that are accepted as well, while the fleet changes over to a new key.',
+    description: 'Files with other keys that are accepted as well, while the fleet changes over from one key to the next; docs/SECURITY.md says how.',
     examples: [['/etc/narvik/fleet.next.key']],
   }),
   allowOpen: z.boolean().describe('Whether listen may go beyond loopback without a fleet key, so that anyone who reaches the port can fetch.'),
+  peers: z.strictObject({
+    allow: peerIds.describe('Peer ids to have to do with, for instance "12D3KooW…", and with nobody else; empty: with everyone who has the fleet\'s key.'),
+    deny: peerIds.describe('Peer ids to have nothing to do with, also where they are allowed; their connections end when this is reloaded.'),
+  }).describe('With whom this host has to do, besides the fleet\'s key.'),
+  sharing: z.strictObject({
+    announce: z.enum(SHARING).describe('Which verified images the fleet is told of: everything, named (only those with a name), or nothing. ' +
+      'Who knows a hash may still ask for it; what is private is served to nobody.'),
+  }).describe('What this host tells the fleet that it has.'),
   log: z.strictObject({
     level: z.enum(LOG_LEVELS).describe('debug, info, warn or error.'),
     format: z.enum(['json', 'text']).describe('text, or json: a document a line; under systemd the default is json.'),
@@ -128,6 +140,8 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     fleetKeyFile: null,
     acceptFleetKeyFiles: [],
     allowOpen: false,
+    peers: { allow: [], deny: [] },
+    sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
@@ -137,6 +151,11 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
 
 /** Every key as it is written in the file, in the order of the schema. */
 export const CONFIG_KEYS: readonly string[] = keysOf(configSchema.shape)
+
+/** The keys whose values differ between two configurations, as they are written in the file. */
+export function changedKeys(before: Config, after: Config): string[] {
+  return CONFIG_KEYS.filter(key => JSON.stringify(valueAt(before, key)) !== JSON.stringify(valueAt(after, key)))
+}
 
 /** What the documents say of a key. */
 export interface ConfigKey {

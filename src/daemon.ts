@@ -4,14 +4,14 @@ import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
 import { createControlServer } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
-import { readFleetKey } from './fleet-key.ts'
 import { createLogger, type Logger } from './log.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
-import { type FleetKeys, fleetKeys, NO_FLEET } from './p2p/fleet.ts'
+import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
+import { readFleet, Reload } from './reload.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
@@ -40,6 +40,8 @@ export interface ReadyInfo {
 
 export interface DaemonHooks {
   readonly onReady: (info: ReadyInfo) => void
+  /** Reads the configuration anew, from where it came from. */
+  readonly load: () => Config
 }
 
 /** Bytes per second below which a provider is left for another one. */
@@ -51,9 +53,10 @@ const BAN_MS = 60 * 60 * 1000
  * Runs a node until it is asked to end, and answers with the exit code. This is where every part is made and joined to
  * the others; what was started last is stopped first.
  */
-export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promise<number> {
+export async function runDaemon(config: Config, { onReady, load }: DaemonHooks): Promise<number> {
   const logger = createLogger(config.log)
   const ended = untilSignal(logger)
+  const hangups = countHangups()
   await using stack = new AsyncDisposableStack()
 
   const content = await Content.open(config.dataDir)
@@ -67,11 +70,16 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const receiving = new Receiving()
   const serving = { catalog, content, receiving, logger, onDamage: (row: ImageRow, reason: string) => { damage.handle(row, reason) } }
   const source = createImageSource(serving)
-  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, logger }), chunks: createChunkSource(serving), logger })
+  const keyring = new FleetKeyring(await readFleet(config))
+  const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), chunks: createChunkSource(serving), logger })
 
   const jobs = new Jobs()
-  const announcer = new Announcer({ router: node.router, logger })
-  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, receiving, logger, settings: settingsOf(config) }
+  let settings = settingsOf(config)
+  const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
+  const context: TaskContext = {
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, receiving, logger,
+    get settings() { return settings },
+  }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 
@@ -88,13 +96,13 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   await server.start()
   stack.defer(() => server.stop())
   announcer.announceAll(catalog)
-  // Nix may take its time, and nobody need wait for it.
-  const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
-  stack.defer(async () => {
-    ending.abort()
-    await looking
-  })
+  stack.defer(startLooking(context))
+  const reload = new Reload({ keyring, node, logger, settle: async next => {
+    settings = settingsOf(next)
+    await reviewTrust(context)
+    announcer.announceAll(catalog)
+  } }, { config, load })
+  stack.defer(hangups.each(() => { void reload.run() }))
 
   await notifySystemd('ready')
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
@@ -107,7 +115,17 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   return 0
 }
 
-async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'chunks' | 'logger'>): Promise<P2pNode> {
+/** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
+function startLooking(context: TaskContext): () => Promise<void> {
+  const ending = new AbortController()
+  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  return async () => {
+    ending.abort()
+    await looking
+  }
+}
+
+async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'chunks' | 'banStore' | 'logger'>): Promise<P2pNode> {
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
@@ -115,23 +133,18 @@ async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode
     mdns: config.mdns,
     stallMs: config.fetch.stallSeconds * 1000,
     allowOpen: config.allowOpen,
-    fleet: await readFleet(config),
+    fleet,
+    peers: config.peers,
   })
 }
 
-/** The keys that the configuration names. */
-async function readFleet({ fleetKeyFile, acceptFleetKeyFiles }: Config): Promise<FleetKeys> {
-  if (fleetKeyFile !== null) return fleetKeys(await readFleetKey(fleetKeyFile), ...await Promise.all(acceptFleetKeyFiles.map(readFleetKey)))
-  if (acceptFleetKeyFiles.length === 0) return NO_FLEET
-  throw new NarvikError('invalid-config', 'Cannot use accept_fleet_key_files: found no fleet_key_file beside it, needed the key that this host dials with')
-}
-
-function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
+    announce: sharing.announce,
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,
@@ -156,6 +169,20 @@ function untilSignal(logger: Logger): Promise<string> {
       })
     }
   })
+}
+
+/** Takes SIGHUP from the first moment on, as it would end the process otherwise; one that comes before anybody can act on it is not lost. */
+function countHangups(): { each: (act: () => void) => () => void } {
+  let early = 0
+  let act = (): void => { early += 1 }
+  process.on('SIGHUP', () => { act() })
+  return {
+    each: next => {
+      act = next
+      if (early > 0) next()
+      return () => { act = () => undefined }
+    },
+  }
 }
 
 async function readVersion(): Promise<string> {

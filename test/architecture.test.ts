@@ -63,7 +63,7 @@ const RULES = {
     outside: ['node:*', 'commander'],
     lazy: ['daemon'],
   },
-  daemon: { files: ['daemon.ts'], own: ['*'], outside: ['*'] },
+  daemon: { files: ['daemon.ts', 'reload.ts'], own: ['*'], outside: ['*'] },
 } as const satisfies Record<string, Rule>
 
 type Part = keyof typeof RULES

@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, importRequest, installRequest, noFields, refParams, verifyRequest,
+  exportRequest, fetchRequest, importRequest, installRequest, noFields, peerIdParams, privateRequest, refParams, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -24,10 +24,13 @@ export interface Route {
 export const ROUTES: readonly Route[] = [
   short('GET', '/v1/status', noFields, tasks => tasks.status()),
   short('GET', '/v1/peers', noFields, tasks => tasks.peers()),
+  short('GET', '/v1/bans', noFields, tasks => tasks.bans()),
+  short('DELETE', '/v1/bans/:peerId', peerIdParams, (tasks, request) => tasks.unban(request)),
   short('GET', '/v1/transfers', noFields, tasks => tasks.transfers()),
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
+  short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
   long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),
@@ -35,7 +38,7 @@ export const ROUTES: readonly Route[] = [
   long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]
 
-function short<T>(method: 'GET' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T) => Awaitable<unknown>): Route {
+function short<T>(method: 'GET' | 'POST' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T) => Awaitable<unknown>): Route {
   return { method, url, long: false, prepare: bindTo(`${method} ${url}`, schema, run) }
 }
 

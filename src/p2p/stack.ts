@@ -8,7 +8,7 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import {
-  DIAL_TIMEOUT_MS, MAX_INBOUND_CONNECTIONS_PER_SECOND, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { type FleetKeys, isLoopback } from './fleet.ts'
@@ -16,6 +16,7 @@ import { fleetNoise, openNoise } from './fleet-noise.ts'
 import { libp2pLogger } from './libp2p-log.ts'
 import { RECORD_NAMESPACE } from './record.ts'
 import type { RecordBook } from './record-book.ts'
+import { fleetTls } from './tls/encrypter.ts'
 
 /** The fleet's DHT: no other network speaks it. */
 export const KAD_PROTOCOL = '/narvik/kad/1.0.0'
@@ -40,7 +41,7 @@ export interface StackInit {
 }
 
 /** Windows and buffers fit each other: the muxer's own would reset a fast stream as soon as it is paused. */
-export const muxer = yamux({ streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
+export const muxer = yamux({ maxInboundStreams: MAX_MUXED_STREAMS, maxOutboundStreams: MAX_MUXED_STREAMS, streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
 
 /** libp2p as this fleet uses it; not started. */
 export async function createStack(
@@ -56,7 +57,8 @@ export async function createStack(
     nodeInfo: { name: 'narvik', userAgent: agent },
     addresses: { listen: [...listen] },
     transports: [tcp(socketBuffers())],
-    connectionEncrypters: [fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
+    // In the order of the dialler's liking; a host that doesn't speak the first is spoken to in the second.
+    connectionEncrypters: [fleetTls(fleet), fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
     streamMuxers: [muxer],
     connectionGater: gater,
     peerDiscovery: wantsMdns && beyondLoopback ? [mdns({ serviceTag: MDNS_SERVICE })] : [],
@@ -64,7 +66,7 @@ export async function createStack(
     peerStore: { maxAddressAge: Infinity, maxPeerAge: Infinity },
     // Its ping measures the latency; that it is late on a busy link is no reason to cut the link.
     connectionMonitor: { abortConnectionOnPingFailure: false },
-    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
+    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
     services: {
       identify: identify(),
       identifyPush: identifyPush(),

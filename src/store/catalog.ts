@@ -10,6 +10,7 @@ import type { Voucher } from '../image/voucher.ts'
 import { fromSqliteError, openDatabase } from './database.ts'
 import type { Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
+import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
 import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
 import { prepareStatements } from './statements.ts'
@@ -63,6 +64,8 @@ interface Step {
 export class Catalog {
   /** What Nix has said of store paths. */
   readonly knownPaths: KnownPaths
+  /** The peers that are kept away, and were not long ago. */
+  readonly bans: KeptBans
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -71,6 +74,7 @@ export class Catalog {
     this.#database = database
     this.#sql = prepareStatements(database)
     this.knownPaths = new KnownPaths(database, now)
+    this.bans = new KeptBans(database)
     this.#now = now
   }
 
@@ -222,6 +226,33 @@ export class Catalog {
       this.#require(narHash, 'note')
       this.#sql.setAskedBy.run({ narHash: narHash.bytes, askedBy })
       return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Puts down whether the image is served to nobody. */
+  setPrivate(narHash: NarHash, isPrivate: boolean): ImageRow {
+    return this.#write(`make private ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'make private')
+      this.#sql.setPrivate.run({ narHash: narHash.bytes, isPrivate: Number(isPrivate) })
+      return this.#require(narHash, 'make private')
+    })
+  }
+
+  /** Puts down that the holder of a public key (hex) has published a name for the image. */
+  setPublisher(narHash: NarHash, publisher: string): ImageRow {
+    return this.#write(`note who published ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setPublisher.run({ narHash: narHash.bytes, publisher })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Gives an image a name, which another one may have had until now. */
+  moveName(narHash: NarHash, name: string): ImageRow {
+    return this.#write(`name ${narHash.toSri()}`, () => {
+      const holder = this.getByName(name)
+      if (holder !== undefined) this.#sql.setName.run({ narHash: holder.narHash.bytes, name: null })
+      return this.setName(narHash, name)
     })
   }
 

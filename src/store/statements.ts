@@ -19,6 +19,8 @@ export interface Statements {
   readonly setName: Statement<[object]>
   readonly setState: Statement<[object]>
   readonly setAskedBy: Statement<[object]>
+  readonly setPrivate: Statement<[object]>
+  readonly setPublisher: Statement<[object]>
   readonly setVouchedBy: Statement<[object]>
   readonly setManifestDigest: Statement<[object]>
   readonly setNewestChange: Statement<[object]>
@@ -60,6 +62,8 @@ export function prepareStatements(database: Database): Statements {
       WHERE nar_hash = @narHash`),
     setName: database.prepare('UPDATE images SET name = @name WHERE nar_hash = @narHash'),
     setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
+    setPrivate: database.prepare('UPDATE images SET private = @isPrivate WHERE nar_hash = @narHash'),
+    setPublisher: database.prepare('UPDATE images SET publisher = @publisher WHERE nar_hash = @narHash'),
     setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),
     setVouchedBy: database.prepare('UPDATE images SET vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
     setManifestDigest: database.prepare('UPDATE images SET manifest_digest = @manifestDigest WHERE nar_hash = @narHash'),

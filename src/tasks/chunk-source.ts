@@ -5,7 +5,7 @@ import { decodeManifest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { Layout } from '../nar/layout.ts'
 import type { ChunkHolding, ChunkSource } from '../p2p/protocol.ts'
-import type { ServeParts } from './serve.ts'
+import { served, type ServeParts } from './serve.ts'
 import { readRun } from './swarm/receiving.ts'
 
 /** What swarms get from this host: the chunks of verified images, and those that are proven of images that are being received. */
@@ -14,9 +14,8 @@ export function createChunkSource(parts: ServeParts): ChunkSource {
   return {
     hold(narHash, manifestDigest) {
       const arriving = parts.receiving.get(narHash)
-      if (arriving?.manifestDigest === manifestDigest) return arriving
-      const row = parts.catalog.get(narHash)
-      if (row?.state !== 'verified' || row.manifestDigest !== manifestDigest) return undefined
+      if (arriving?.manifestDigest === manifestDigest && parts.catalog.get(narHash)?.isPrivate === false) return arriving
+      if (served(parts.catalog, narHash)?.manifestDigest !== manifestDigest) return undefined
       const key = `${narHash.toNix32()} ${manifestDigest}`
       const known = kept.get(key)?.deref()
       if (known !== undefined && !known.gone.aborted) return known
@@ -58,11 +57,11 @@ class VerifiedImage implements ChunkHolding {
 
   async read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array> {
     const { catalog, content } = this.#parts
-    const row = catalog.get(this.#narHash)
+    const row = served(catalog, this.#narHash)
     const tree = row === undefined ? null : content.visiblePath(row)
     if (row === undefined || tree === null) {
       this.#gone.abort()
-      throw new NarvikError('not-found', `Cannot serve ${this.#narHash.toSri()}: it is not verified here any more`)
+      throw new NarvikError('not-found', `Cannot serve ${this.#narHash.toSri()}: it is not served here any more`)
     }
     const since = row.newestChange === null ? {} : { unchangedSince: row.newestChange }
     try {

@@ -41,7 +41,7 @@ export function createImageSource({ catalog, content, receiving, logger, onDamag
   }
 
   async function* read(narHash: NarHash, offset: number, length: number, options: { signal?: AbortSignal }): AsyncGenerator<Uint8Array> {
-    const row = catalog.get(narHash)
+    const row = served(catalog, narHash)
     const tree = row === undefined ? null : content.visiblePath(row)
     const layout = tree === null ? undefined : layoutOf(narHash)
     if (row === undefined || tree === null || layout === undefined) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
@@ -67,17 +67,17 @@ export function createImageSource({ catalog, content, receiving, logger, onDamag
 export function createClosureSource({ catalog, logger }: Pick<ServeParts, 'catalog' | 'logger'>): ClosureSource {
   return {
     narSize: narHash => {
-      const row = catalog.get(narHash)
-      return row?.state === 'verified' ? row.narSize ?? undefined : undefined
+      return served(catalog, narHash)?.narSize ?? undefined
     },
     closure: async narHash => {
-      const row = catalog.get(narHash)
-      if (row?.state !== 'verified') return 'not-found'
+      const row = served(catalog, narHash)
+      if (row === undefined) return 'not-found'
       const root = memberOf(catalog, row)
       if (root === undefined) return 'incomplete'
       try {
         const { members, missing } = await findClosure(catalog, root)
-        return missing.length > 0 ? 'incomplete' : numbered(members)
+        const isWhole = missing.length === 0 && members.every(member => !member.row.isPrivate)
+        return !isWhole ? 'incomplete' : numbered(members)
       } catch (error) {
         logger.warn('cannot describe a closure', { narHash: narHash.toSri(), reason: messageOf(error) })
         return 'incomplete'
@@ -94,12 +94,23 @@ function numbered(members: readonly Member[]): ClosurePath[] {
   }))
 }
 
-function describe({ catalog, receiving }: Pick<ServeParts, 'catalog' | 'receiving'>, narHash: NarHash): ImageDescription | undefined {
+/** The image, if peers may have it: it is verified, and not private. Whatever is sent to a peer, whoever sends it, is asked for here. */
+export function served(catalog: Pick<Catalog, 'get'>, narHash: NarHash): ImageRow | undefined {
   const row = catalog.get(narHash)
+  return row?.state === 'verified' && !row.isPrivate ? row : undefined
+}
+
+/** The image, if peers may have what is proven of it while it is being received in chunks. */
+function passedOn({ catalog, receiving }: Pick<ServeParts, 'catalog' | 'receiving'>, narHash: NarHash): ImageRow | undefined {
+  const row = catalog.get(narHash)
+  return row !== undefined && !row.isPrivate && receiving.get(narHash)?.manifestDigest === row.manifestDigest ? row : undefined
+}
+
+function describe(parts: Pick<ServeParts, 'catalog' | 'receiving'>, narHash: NarHash): ImageDescription | undefined {
+  const { catalog } = parts
+  const row = served(catalog, narHash) ?? passedOn(parts, narHash)
   if (row === undefined || row.narSize === null) return undefined
   const verified = row.state === 'verified'
-  // What is being received can be had in chunks, of others too, by whoever knows its manifest.
-  if (!verified && receiving.get(narHash)?.manifestDigest !== row.manifestDigest) return undefined
   const manifest = catalog.manifest(narHash)
   if (manifest === undefined) return undefined
   const { narSize, storePath, references, deriver, ca, signatures, name, manifestDigest } = row

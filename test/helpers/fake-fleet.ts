@@ -143,7 +143,7 @@ export class FakeFleet {
       ...store, jobs, nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
       receiving: new Receiving(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
-      settings: { useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }
@@ -178,6 +178,8 @@ export class FakeFleet {
         return () => { this.#listeners.delete(listener) }
       },
       ban: (peerId, _ms, reason) => { this.banned.set(peerId, reason) },
+      bans: () => [],
+      unban: () => undefined,
       isBanned: peerId => this.banned.has(peerId),
       open: (peerId, protocol, { signal }) => this.#open(peerId, protocol, signal),
     }

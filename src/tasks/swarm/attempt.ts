@@ -239,7 +239,8 @@ export class SwarmAttempt {
   #tell(): void {
     if (this.#isAnnounced || this.#image.have.size === 0) return
     this.#isAnnounced = true
-    this.#context.announcer.announceReceiving(this.#job.narHash, this.layout.narSize)
+    const row = this.#context.catalog.get(this.#job.narHash)
+    if (row !== undefined) this.#context.announcer.announceReceiving(row)
   }
 
   #onLie(peerId: string, chunk: number, providers: Providers): void {

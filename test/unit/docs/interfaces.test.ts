@@ -42,6 +42,7 @@ describe('docs/CONTROL-API.md', () => {
   const schemas: Readonly<Record<string, z.ZodType>> = {
     'POST /v1/import': api.importRequest,
     'POST /v1/fetch': api.fetchRequest,
+    'POST /v1/private': api.privateRequest,
     'POST /v1/verify': api.verifyRequest,
     'POST /v1/export': api.exportRequest,
     'POST /v1/install': api.installRequest,
@@ -53,6 +54,7 @@ describe('docs/CONTROL-API.md', () => {
     'verify result': api.verifyResultSchema,
     'status': api.statusSchema,
     'peer': api.peerSchema,
+    'ban': api.banSchema,
     'progress': api.progressSchema,
     'transfer': api.transferSchema,
   }
