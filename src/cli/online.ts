@@ -5,6 +5,7 @@ import { isPolicyRefusal } from '../image/verdict.ts'
 import type { VerifyReportJson } from '../control/api.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
+import { explanationView } from './explanation.ts'
 import * as views from './views.ts'
 import type { Paint } from './table.ts'
 
@@ -38,6 +39,11 @@ export function list(): Action {
 export function show(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().show(checked), views.imageDetailsView)
+}
+
+export function explain(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().explain(checked), explanationView)
 }
 
 export function verify(ref: string | undefined, { all = false }: { readonly all?: boolean }): Action {

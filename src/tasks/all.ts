@@ -1,5 +1,6 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
+import { explainImage } from './explain-image.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
 import { fetchClosure } from './fetch-closure.ts'
 import { fetchImage, type FetchRequest } from './fetch-image.ts'
@@ -35,6 +36,7 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(content, row)),
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
+    explain: (ref: Ref) => explainImage(context, ref),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
     bans: () => node.bans().map(presentBan),

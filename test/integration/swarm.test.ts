@@ -5,7 +5,7 @@ import type { ImageDetailsJson, ImageJson, TransferJson } from '../../src/contro
 import type { Evidence } from '../../src/image/verdict.ts'
 import { startFleet, TestDaemon, temporaryDirectory, until } from '../helpers/fleet.ts'
 import { makeRawDisk } from '../helpers/source-trees.ts'
-import { startSwarmPeer } from '../helpers/swarm-peer.ts'
+import { startSwarmPeer, type SwarmPeer } from '../helpers/swarm-peer.ts'
 
 const MIB = 1024 * 1024
 
@@ -35,9 +35,9 @@ async function untilReceived(host: TestDaemon, bytes: number): Promise<TransferJ
   return found
 }
 
-/** What a host needs to reach another one, in the shape of a daemon. */
-function reachable({ addresses }: { readonly addresses: readonly string[] }): { bootstrap: readonly TestDaemon[] } {
-  return { bootstrap: [{ addresses } as TestDaemon] }
+/** What a host needs to reach others. */
+function reachable(...peers: readonly Pick<SwarmPeer, 'addresses'>[]): { bootstrap: readonly Pick<TestDaemon, 'addresses'>[] } {
+  return { bootstrap: peers }
 }
 
 describe('a swarm of real hosts', () => {
@@ -60,13 +60,16 @@ describe('a swarm of real hosts', () => {
     const tree = await someDisk(12 * MIB)
     const liar = await startSwarmPeer({ tree, lies: true })
     const honest = [await startSwarmPeer({ tree, bootstrap: liar.addresses }), await startSwarmPeer({ tree, bootstrap: liar.addresses })] as const
-    const host = await TestDaemon.start({ bootstrap: [...reachable(liar).bootstrap, ...reachable(honest[0]).bootstrap, ...reachable(honest[1]).bootstrap] })
+    const host = await TestDaemon.start(reachable(liar, ...honest))
     await host.untilPeers(3)
     expect((await host.json<ImageJson>('fetch', liar.narHash)).state).toBe('verified')
     const { peers = [] } = await evidenceOf(host, liar.narHash)
     const share = peers.find(({ peerId }) => peerId === liar.peerId)
     expect(share).toMatchObject({ bytes: 0, outcome: 'lied' })
     expect(share?.wasted).toBeLessThanOrEqual(2 * 256 * 1024)
+    const told = await host.run('explain', liar.narHash)
+    expect(told.stdout).toMatch(new RegExp(`peer ${liar.peerId} .*lied`))
+    expect(told.stdout).toMatch(/in vain in all/)
     expect((await host.client.peers()).find(({ peerId }) => peerId === liar.peerId)?.banned).toBe(true)
   })
 
