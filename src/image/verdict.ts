@@ -60,6 +60,8 @@ export interface Evidence {
   /** Where the rest came from, of an image that was received in chunks. */
   readonly sources?: Sources
   readonly notes?: readonly string[]
+  /** Code of the error that ended a try. */
+  readonly error?: string
 }
 
 /** Whether it was the policy of this host alone that failed an image: nothing was found wrong with its bytes. */

@@ -26,6 +26,8 @@ export class Blame {
   readonly liars = new Set<string>()
   /** Whether what arrived was damaged on this host: no provider can help then. */
   isHostAtFault = false
+  /** Whether those who sent the bytes that were rejected last did nothing wrong, so that they may send them again. */
+  areSendersCleared = false
   readonly #context: TaskContext
   readonly #narHash: NarHash
   readonly #suspects: Suspect[] = []
@@ -46,8 +48,8 @@ export class Blame {
   async judge(attempt: Attempt | SwarmAttempt, proof: Proof): Promise<Evidence> {
     // Where only the policy failed it, the bytes are as good as those of an image that passed.
     const verdict = isPolicyRefusal(proof.verdict) ? 'pass' : proof.verdict.verdict
-    if (attempt.kind === 'chunks') return this.#judgeSwarm(attempt, verdict)
-    const notes = verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt)
+    if (attempt.kind === 'chunks') return this.#judgeSwarm(attempt, proof, verdict)
+    const notes = verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt, proof)
     return { peers: this.#shares(attempt, verdict), notes }
   }
 
@@ -62,27 +64,32 @@ export class Blame {
   }
 
   /** Each chunk had its hash as it came: where the NAR hash is another, either the manifest lied or this host damaged what it had. */
-  async #judgeSwarm(attempt: SwarmAttempt, verdict: 'pass' | 'fail'): Promise<Evidence> {
-    const notes = verdict === 'pass' ? await this.#clear({ layout: attempt.layout, manifestDigest: attempt.manifestDigest, contradiction: undefined }) : await this.#accuseManifest(attempt)
+  async #judgeSwarm(attempt: SwarmAttempt, proof: Proof, verdict: 'pass' | 'fail'): Promise<Evidence> {
+    const notes = verdict === 'pass' ? await this.#clear({ layout: attempt.layout, manifestDigest: attempt.manifestDigest, contradiction: undefined }) : await this.#accuseManifest(attempt, proof)
     const known = attempt.shares(verdict)
     const peers = known.map(share => this.liars.has(share.peerId) ? { ...share, outcome: 'lied' as const } : share)
     const others = [...this.liars].filter(peerId => !known.some(share => share.peerId === peerId))
     return { peers: [...peers, ...others.map(peerId => ({ peerId, bytes: 0, outcome: 'lied' as const, detail: null }))], sources: attempt.sources, notes }
   }
 
-  async #accuseManifest(attempt: SwarmAttempt): Promise<string[]> {
+  async #accuseManifest(attempt: SwarmAttempt, { measured }: Proof): Promise<string[]> {
     const { voucher, manifestDigest, contradiction } = attempt
-    const wrong = contradiction === undefined ? await attempt.recheck() : 0
+    const isOtherManifest = measured !== null && measured.narHash.equals(this.#narHash) && measured.manifestDigest !== manifestDigest
+    const wrong = contradiction === undefined && !isOtherManifest ? await attempt.recheck() : 0
     this.isHostAtFault = wrong > 0
     if (wrong > 0) return [`${wrong} chunks on disk are not what was received: the disk or the memory of this host is to blame`]
     this.#condemned.add(manifestDigest)
+    if (isOtherManifest) return [this.#banVoucher(voucher, manifestDigest, measured.manifestDigest)]
     const why = contradiction?.detail ?? `every chunk has the hash that manifest ${manifestDigest} says, and together they do not give ${this.#narHash.toSri()}`
     if (voucher === null) return [`The manifest lied: ${why}; nobody vouched for it`]
     return [`The manifest lied: ${why}`, this.#ban(voucher, `it vouched for manifest ${manifestDigest}`)]
   }
 
-  async #accuse(attempt: Attempt): Promise<string[]> {
+  async #accuse(attempt: Attempt, { measured }: Proof): Promise<string[]> {
     const { voucher, runs, contradiction, manifestDigest } = attempt
+    // The bytes are those of the image, whoever sent them: only the manifest is not.
+    this.areSendersCleared = measured?.narHash.equals(this.#narHash) === true && measured.manifestDigest !== manifestDigest
+    if (this.areSendersCleared && measured !== null) return [this.#banVoucher(voucher, manifestDigest, measured.manifestDigest)]
     const damaged = contradiction === undefined && await this.#differing(attempt, runs).then(all => all.length > 0)
     this.isHostAtFault = damaged
     if (damaged) return ['The tree on disk differs from what was received: the disk or the memory of this host is to blame']
@@ -101,7 +108,7 @@ export class Blame {
     const notes: string[] = []
     if (attempt.contradiction !== undefined) notes.push(this.#ban(attempt.contradiction.peerId, attempt.contradiction.detail))
     for (const { runs, voucher, manifestDigest } of this.#suspects) {
-      if (voucher !== null && manifestDigest !== attempt.manifestDigest) notes.push(this.#ban(voucher, `it vouched for manifest ${manifestDigest}, the true one is ${attempt.manifestDigest}`))
+      if (manifestDigest !== attempt.manifestDigest) notes.push(this.#banVoucher(voucher, manifestDigest, attempt.manifestDigest))
       const comparable = runs.filter(run => run.offset + run.length <= attempt.layout.narSize)
       for (const { peerId, offset, length } of await this.#differing(attempt, comparable)) {
         if (!this.liars.has(peerId)) notes.push(this.#ban(peerId, `its bytes ${offset} to ${offset + length} were not those of the image`))
@@ -118,6 +125,11 @@ export class Blame {
       if (await digestOf(tree, layout, run) !== run.digest) different.push(run)
     }
     return different
+  }
+
+  #banVoucher(voucher: string | null, manifestDigest: string, trueOne: string): string {
+    if (voucher === null) return `Nobody vouched for manifest ${manifestDigest}; the true one is ${trueOne}`
+    return this.#ban(voucher, `it vouched for manifest ${manifestDigest}, the true one is ${trueOne}`)
   }
 
   #ban(peerId: string, why: string): string {

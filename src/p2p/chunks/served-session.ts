@@ -79,6 +79,7 @@ export class ServedSession {
 
   /** What goes wrong while it listens ends the sending, which tells of it. */
   #giveUp(error: unknown): void {
+    this.#parts.traffic.breakOff?.()
     this.#parts.watchdog.giveUp(error)
     this.#notify()
   }
@@ -148,8 +149,8 @@ export class ServedSession {
     await send(stream, encodeChunksHead(id, run, bytes.length), watchdog)
     for (let start = 0; start < bytes.length; start += WIRE_BUFFER_BYTES) {
       const piece = bytes.subarray(start, start + WIRE_BUFFER_BYTES)
-      await send(stream, piece, watchdog)
       traffic.sent += piece.byteLength
+      await send(stream, piece, watchdog)
     }
     this.#desk.sent(runBytes(holding.chunks, run))
   }

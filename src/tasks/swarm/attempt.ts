@@ -5,13 +5,16 @@ import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 import { decodeManifest, manifestDigest } from '../../image/manifest.ts'
 import type { PeerShare, Sources as SourceBooks } from '../../image/verdict.ts'
 import { FILE_BUFFER_BYTES } from '../../limits.ts'
+import { type FollowedTree, Follower } from '../../nar/follower.ts'
 import { Layout } from '../../nar/layout.ts'
+import { sealTree } from '../../nar/seal.ts'
 import { TreeWriter } from '../../nar/tree-writer.ts'
 import type { Claim } from '../../verify/pipeline.ts'
 import type { TaskContext } from '../context.ts'
 import { claimsOf, type Introduction, prepare, type Word } from '../introduction.ts'
 import type { Job } from '../jobs.ts'
 import type { Providers } from '../providers.ts'
+import { reuseLocal } from '../reuse.ts'
 import { Books } from './books.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { decodeProgress, encodeProgress } from './progress.ts'
@@ -45,6 +48,7 @@ export class SwarmAttempt {
   /** The first chunk that is not on disk. */
   #frontier = 0
   #isAnnounced = false
+  #follower: Follower | undefined
   #contradiction: { peerId: string, detail: string } | undefined
 
   private constructor(context: TaskContext, job: Job<unknown>, { word, layout, chunks, have, books }: Parts) {
@@ -146,19 +150,31 @@ export class SwarmAttempt {
     await using stack = new AsyncDisposableStack()
     const writer = await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
     stack.defer(() => writer.close())
+    this.#follower = Follower.start(writer)
+    this.#follower.advance(this.#complete)
     const arrivals = content.openArrivals(narHash)
     stack.defer(() => { arrivals.close() })
     const checkpoints = new Checkpoints({ context: this.#context, narHash, writer, arrivals, snapshot: () => this.#snapshot() })
     receiving.add(this.#image)
     this.#tell()
     try {
-      await this.#run(providers, writer, checkpoints)
+      await this.#reuse(writer, checkpoints)
+      if (!this.isWhole) await this.#run(providers, writer, checkpoints)
     } catch (error) {
       this.end()
+      await this.#follower.stop()
       await checkpoints.save().catch((late: unknown) => { this.#context.logger.warn('cannot write the progress', { narHash: narHash.toSri(), reason: messageOf(late) }) })
       throw error
     }
     await checkpoints.save()
+  }
+
+  /** Seals the tree, which goes to the verify pipeline; gives what it was found to be while it came, where that is still so. */
+  async seal(options: { signal: AbortSignal, onProgress: (bytes: number) => void }): Promise<FollowedTree | undefined> {
+    if (this.#follower !== undefined && this.#contradiction === undefined) return this.#follower.seal(options)
+    await this.#follower?.stop()
+    await sealTree(this.#context.content.quarantineTree(this.#job.narHash))
+    return undefined
   }
 
   /** Goes on with an image of which every byte has arrived before; no provider is needed. */
@@ -224,20 +240,45 @@ export class SwarmAttempt {
     this.#books.received(peerId, bytes.length)
     this.#keep(run)
     checkpoints.written(run, bytes.length)
-    this.#tell()
     this.#report(sources.rates())
+  }
+
+  /** Takes from this host what it has of the image, so that nobody need send it. */
+  async #reuse(writer: TreeWriter, checkpoints: Checkpoints): Promise<void> {
+    const { narHash, signal } = this.#job
+    await reuseLocal(this.#context, {
+      narHash, layout: this.layout, chunks: this.#chunks, writer, signal,
+      isMissing: chunk => !this.#image.have.has(chunk),
+      onProven: (chunk, source) => {
+        const [run, bytes] = [{ first: chunk, count: 1 }, this.#chunks.length(chunk)]
+        if (source === 'zeros') this.#books.zeros(bytes)
+        else this.#books.reused(source, bytes)
+        this.#keep(run)
+        checkpoints.written(run, bytes)
+      },
+    })
+    this.#report(new Map())
   }
 
   /** The run is on disk. */
   #keep(run: ChunkRun): void {
     this.#image.add(run)
     this.#bytes += runBytes(this.#chunks, run)
+    const before = this.#frontier
     while (this.#frontier < this.#chunks.count && this.#image.have.has(this.#frontier)) this.#frontier += 1
+    if (this.#frontier > before) this.#follower?.advance(this.#complete)
+    this.#tell()
+  }
+
+  /** Bytes from the start of the NAR that are on disk without a gap. */
+  get #complete(): number {
+    return this.#chunks.offset(this.#frontier)
   }
 
   /** Tells the fleet, once there is something to give. */
   #tell(): void {
-    if (this.#isAnnounced || this.#image.have.size === 0) return
+    const isReceiving = this.#context.receiving.get(this.#job.narHash) === this.#image
+    if (this.#isAnnounced || !isReceiving || this.#image.have.size === 0) return
     this.#isAnnounced = true
     const row = this.#context.catalog.get(this.#job.narHash)
     if (row !== undefined) this.#context.announcer.announceReceiving(row)
