@@ -221,3 +221,24 @@ describe('going on with an image in chunks', () => {
     expect(evidenceOf(fleet, image, 'rejected')?.notes).toEqual([expect.stringMatching(/1 chunks on disk are not what was received/)])
   })
 })
+
+describe('what this host has already', () => {
+  it('is copied and not sent, and the books say from where', async () => {
+    const old = contents(3 * MIB)
+    const next = Buffer.concat([old.subarray(0, 1 * MIB), contents(1 * MIB, 99), Buffer.alloc(1 * MIB), old.subarray(1 * MIB)])
+    const [before, after] = [await makeImage(regular(old)), await makeImage(regular(next))]
+    const fleet = await FakeFleet.start()
+    await fleet.add('old', before)
+    await fetchImage(fleet.context, refOf(before))
+    await fleet.add('new', after)
+    expect((await fetchImage(fleet.context, refOf(after))).state).toBe('verified')
+    const { peers = [], sources } = evidenceOf(fleet, after, 'verified') ?? {}
+    const sent = peers.reduce((sum, { bytes }) => sum + bytes, 0)
+    const reused = sources?.reused.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0
+    expect(sources?.reused.map(({ narHash }) => narHash)).toEqual([before.narHash.toSri()])
+    expect(sources?.zeros).toBeGreaterThan(MIB / 2)
+    expect(reused).toBeGreaterThan(2 * MIB)
+    expect(sent).toBeLessThan(1.6 * MIB)
+    expect(sent + reused + (sources?.zeros ?? 0)).toBe(after.nar.length)
+  })
+})
