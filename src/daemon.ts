@@ -16,7 +16,6 @@ import { createNode, type P2pNode } from './p2p/node.ts'
 import { readFleet, Reload } from './reload.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
-import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
 import { Events, tellOf, telling } from './tasks/events.ts'
@@ -27,7 +26,9 @@ import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
-import { createClosureSource, createImageSource } from './tasks/serve.ts'
+import { createChunkSource } from './tasks/chunk-source.ts'
+import { createClosureSource, createImageSource, type ServeParts } from './tasks/serve.ts'
+import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
@@ -64,17 +65,17 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const { content, catalog } = await openStore(config, logger, stack)
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
-  const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
-  const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const damage: { handle: ServeParts['onDamage'] } = { handle: () => undefined }
+  const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), logger })
+  const node = await makeNode(config, keyring, { catalog, content, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
 
   const jobs = new Jobs()
   const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const context: TaskContext = {
-    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, logger,
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, receiving, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -159,7 +160,9 @@ function startLooking(context: TaskContext): () => Promise<void> {
   }
 }
 
-async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'banStore' | 'logger'>): Promise<P2pNode> {
+async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
+  const { catalog, logger } = serving
+  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
