@@ -9,25 +9,26 @@ import { Metrics } from './metrics/metrics.ts'
 import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
-import { notifySystemd } from './notify.ts'
+import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
 import { readFleet, Reload } from './reload.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
-import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
 import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
-import { alignRoots } from './tasks/gc-roots.ts'
+import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
-import { createClosureSource, createImageSource } from './tasks/serve.ts'
+import { createChunkSource } from './tasks/chunk-source.ts'
+import { createClosureSource, createImageSource, type ServeParts } from './tasks/serve.ts'
+import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
@@ -64,16 +65,17 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const { content, catalog } = await openStore(config, logger, stack)
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
-  const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
-  const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const damage: { handle: ServeParts['onDamage'] } = { handle: () => undefined }
+  const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), logger })
+  const node = await makeNode(config, keyring, { catalog, content, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
 
   const jobs = new Jobs()
+  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const context: TaskContext = {
-    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, receiving, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -89,7 +91,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   const stopResuming = resumeWork(context)
-  stack.defer(() => jobs.stop())
+  stack.defer(async () => { await Promise.all([jobs.stop(), closures.stop()]) })
   stack.defer(stopResuming)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
@@ -104,15 +106,18 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   } }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
-  await notifySystemd('ready')
+  stack.defer(await tellReady(context))
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
   onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
 
-  const signal = await ended
+  await tellOfEnd(await ended, logger)
+  return 0
+}
+
+async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
-  return 0
 }
 
 /** What this host remembers, with rows and files made to agree. */
@@ -123,6 +128,18 @@ async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDispos
   stack.defer(() => { catalog.close() })
   await reconcile(catalog, content, { logger })
   return { content, catalog }
+}
+
+/** Tells systemd that the daemon is ready, and from then on that it is alive; answers with how to end that. */
+async function tellReady(context: TaskContext): Promise<() => void> {
+  await notifySystemd('ready')
+  return startHeartbeat({ check: () => { context.catalog.count('verified') }, status: () => statusLine(context), logger: context.logger })
+}
+
+/** What `systemctl status` shows. */
+function statusLine({ catalog, jobs, node }: TaskContext): string {
+  const peers = node.peers().filter(({ direction }) => direction !== null).length
+  return `${peers} peers, ${catalog.count('verified')} images verified, ${catalog.count('rejected')} rejected, ${jobs.list().length} under way`
 }
 
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
@@ -136,14 +153,16 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
 function startLooking(context: TaskContext): () => Promise<void> {
   const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  const looking = Promise.all([alignAllRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
   return async () => {
     ending.abort()
     await looking
   }
 }
 
-async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'banStore' | 'logger'>): Promise<P2pNode> {
+async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
+  const { catalog, logger } = serving
+  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,

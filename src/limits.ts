@@ -128,6 +128,8 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Bytes of a NAR up to which it comes in one stream from one peer: some ten chunks, of which a swarm would make more work than it saves. */
+export const SWARM_MIN_NAR_BYTES = 1 * MIB
 /** Bytes of one message of the swarm that is no chunk: room for thousands of runs. */
 export const MAX_SWARM_MESSAGE_BYTES = 64 * KIB
 /** Bytes of chunks in one message, and so between two turns of a session: the largest chunk fits. */
@@ -159,6 +161,15 @@ export const MAX_PACKED_NARS = 1000
 export const MAX_PACKED_NAR_BYTES = 64 * MIB
 /** Bytes of the NARs that are asked for in one exchange. */
 export const MAX_PACK_BYTES = 1024 * MIB
+/** Bytes of a NAR up to which a packed one is held in memory until a thread has unpacked it; a larger one is written as it comes. */
+export const MAX_BUFFERED_NAR_BYTES = 1 * MIB
+/** Bytes of the packed NARs that are held in memory, or unpacked and proven, at once; each counts as 256 KiB at least. */
+export const MAX_UNPACKED_BYTES = 4 * MIB
+export const MIN_UNPACKED_BYTES = 256 * KIB
+/** Images of a closure that become verified together: one transaction, and one wait for the disk. */
+export const MAX_SETTLED_TOGETHER = 256
+/** Large paths of one closure that are fetched at once, beside what comes packed: each holds buffers of its own, and one fills the line. */
+export const MAX_CLOSURE_FETCHES = 1
 /** Closures described, and packs sent, to all peers at once. */
 export const MAX_SERVED_CLOSURES = 8
 
