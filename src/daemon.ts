@@ -16,7 +16,6 @@ import { createNode, type P2pNode } from './p2p/node.ts'
 import { readFleet, Reload } from './reload.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
-import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
 import { Events, tellOf, telling } from './tasks/events.ts'
@@ -28,7 +27,9 @@ import { Installer } from './tasks/installer.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
-import { createClosureSource, createImageSource } from './tasks/serve.ts'
+import { createChunkSource } from './tasks/chunk-source.ts'
+import { createClosureSource, createImageSource, type ServeParts } from './tasks/serve.ts'
+import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
@@ -65,17 +66,17 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const { content, catalog } = await openStore(config, logger, stack)
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
-  const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
-  const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const damage: { handle: ServeParts['onDamage'] } = { handle: () => undefined }
+  const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, logger }), logger })
+  const node = await makeNode(config, keyring, { catalog, content, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
 
   const jobs = new Jobs()
   const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const context: TaskContext = {
-    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, logger,
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, receiving, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -135,13 +136,13 @@ async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDispos
 /** Tells systemd that the daemon is ready, and from then on that it is alive; answers with how to end that. */
 async function tellReady(context: TaskContext): Promise<() => void> {
   await notifySystemd('ready')
-  return startHeartbeat({ check: () => { context.catalog.list({ state: 'receiving' }) }, status: () => statusLine(context), logger: context.logger })
+  return startHeartbeat({ check: () => { context.catalog.count('verified') }, status: () => statusLine(context), logger: context.logger })
 }
 
 /** What `systemctl status` shows. */
 function statusLine({ catalog, jobs, node }: TaskContext): string {
   const peers = node.peers().filter(({ direction }) => direction !== null).length
-  return `${peers} peers, ${catalog.list({ state: 'verified' }).length} images verified, ${catalog.list({ state: 'rejected' }).length} rejected, ${jobs.list().length} under way`
+  return `${peers} peers, ${catalog.count('verified')} images verified, ${catalog.count('rejected')} rejected, ${jobs.list().length} under way`
 }
 
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
@@ -162,7 +163,9 @@ function startLooking(context: TaskContext, installer: Installer): () => Promise
   }
 }
 
-async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'banStore' | 'logger'>): Promise<P2pNode> {
+async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
+  const { catalog, logger } = serving
+  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,

@@ -128,6 +128,8 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Bytes of a NAR up to which it comes in one stream from one peer: some ten chunks, of which a swarm would make more work than it saves. */
+export const SWARM_MIN_NAR_BYTES = 1 * MIB
 /** Bytes of one message of the swarm that is no chunk: room for thousands of runs. */
 export const MAX_SWARM_MESSAGE_BYTES = 64 * KIB
 /** Bytes of chunks in one message, and so between two turns of a session: the largest chunk fits. */

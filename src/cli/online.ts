@@ -6,6 +6,7 @@ import type { VerifyReportJson } from '../control/api.ts'
 import type { ControlClient } from '../control/client.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
+import { explanationView } from './explanation.ts'
 import * as views from './views.ts'
 import type { Paint } from './table.ts'
 
@@ -39,6 +40,11 @@ export function list(): Action {
 export function show(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().show(checked), views.imageDetailsView)
+}
+
+export function explain(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().explain(checked), explanationView)
 }
 
 export function verify(ref: string | undefined, { all = false, repair = false }: { readonly all?: boolean, readonly repair?: boolean }): Action {

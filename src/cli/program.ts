@@ -122,6 +122,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, install?: boolean, timeout?: number }) => run(online.fetchImage(ref, options), options))
   common(program.command('list')).description('show the catalog')
     .action((options: CommonOptions) => run(online.list(), options))
+  common(program.command('explain <REF>')).description('tell why an image is where it is, and where its bytes came from')
+    .action((ref: string, options: CommonOptions) => run(online.explain(ref), options))
   common(program.command('show <REF>')).description('show an image with its journal and the evidence')
     .action((ref: string, options: CommonOptions) => run(online.show(ref), options))
   common(program.command('verify [REF]')).description('prove again what is on disk')

@@ -4,7 +4,7 @@ import { imageName, narHashText } from '../image/metadata.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import { MAX_REF_CHARS, tryParseRef, type Ref } from '../image/ref.ts'
 import { STATES } from '../image/states.ts'
-import type { Evidence, SignatureFinding, StageResult } from '../image/verdict.ts'
+import type { Evidence, PeerShare, SignatureFinding, StageResult } from '../image/verdict.ts'
 import { VOUCHERS } from '../image/voucher.ts'
 
 /**
@@ -100,18 +100,27 @@ export const stageSchema: z.ZodType<StageResult> = z.object({
   signatures: z.exactOptional(z.array(signatureFindingSchema)),
 })
 
+const peerShareSchema: z.ZodType<PeerShare> = z.object({
+  peerId: z.string(),
+  bytes: count,
+  wasted: z.exactOptional(count),
+  outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
+  detail: z.string().nullable(),
+})
+const reusedSchema = z.array(z.object({ narHash: z.string(), bytes: count })).readonly()
+
 export const evidenceSchema: z.ZodType<Evidence> = z.object({
   verdict: z.exactOptional(z.object({
     verdict: z.enum(['pass', 'fail']),
     stages: z.array(stageSchema),
     reason: z.string().nullable(),
   })),
-  peers: z.exactOptional(z.array(z.object({
-    peerId: z.string(),
-    bytes: count,
-    outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
-    detail: z.string().nullable(),
-  }))),
+  peers: z.exactOptional(z.array(peerShareSchema)),
+  sources: z.exactOptional(z.object({
+    reused: reusedSchema,
+    zeros: count,
+    wasted: count,
+  })),
   notes: z.exactOptional(z.array(z.string())),
   error: z.exactOptional(z.string()),
 })
@@ -143,6 +152,33 @@ export const imageDetailsSchema = imageSchema.extend({
   journal: z.array(journalEntrySchema).readonly(),
 })
 export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
+
+/** Why an image is where it is. */
+export const explanationSchema = z.object({
+  narHash: sri,
+  narSize: count.nullable(),
+  name: z.string().nullable(),
+  state: z.enum(STATES),
+  /** Why it is on this host. */
+  why: z.string(),
+  /** Why it is not verified; null where it is. */
+  reason: z.string().nullable(),
+  /** What each peer sent, as the newest evidence says, or so far. */
+  peers: z.array(peerShareSchema).readonly(),
+  /** Bytes that other images of this host had. */
+  reused: reusedSchema,
+  /** Bytes of zeros, which nobody sends. */
+  zeros: count,
+  /** Bytes that came in vain. */
+  wasted: count,
+  /** Who lied or failed, and which stages failed it. */
+  refused: z.array(z.object({ by: z.string(), detail: z.string() })).readonly(),
+  /** What was tried, oldest first. */
+  tried: z.array(z.object({ at: time, event: z.string(), reason: z.string() })).readonly(),
+  /** What happens next. */
+  next: z.string(),
+})
+export type ExplanationJson = z.output<typeof explanationSchema>
 
 export const imageListSchema = z.array(imageSchema)
 
@@ -231,7 +267,7 @@ const progressFields = {
   totalBytes: count.nullable(),
   bytesPerSecond: rate,
   /** The peers that send, with what was taken from each. */
-  peers: z.array(z.object({ peerId: z.string(), bytes: count })).readonly(),
+  peers: z.array(z.object({ peerId: z.string(), bytes: count, bytesPerSecond: z.exactOptional(rate) })).readonly(),
 }
 export const progressSchema = z.object(progressFields)
 export type Progress = z.output<typeof progressSchema>
@@ -306,6 +342,7 @@ export interface Tasks {
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
   list(): Awaitable<ImageJson[]>
   show(ref: Ref): Awaitable<ImageDetailsJson>
+  explain(ref: Ref): Awaitable<ExplanationJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
   /** The bans that are in force. */

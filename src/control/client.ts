@@ -3,9 +3,9 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, hostEventSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
+  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, explanationSchema, exportResultSchema, hostEventSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
   statusSchema, transferListSchema, verifyReportSchema,
-  type BanJson, type ErrorBody, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
+  type BanJson, type ErrorBody, type ExplanationJson, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
   type TransferJson, type VerifyReportJson,
 } from './api.ts'
 
@@ -54,6 +54,10 @@ export class ControlClient {
 
   show(ref: string, options?: CallOptions): Promise<ImageDetailsJson> {
     return this.#ask('GET', `/v1/images/${encodeURIComponent(ref)}`, imageDetailsSchema, options)
+  }
+
+  explain(ref: string, options?: CallOptions): Promise<ExplanationJson> {
+    return this.#ask('GET', `/v1/images/${encodeURIComponent(ref)}/explanation`, explanationSchema, options)
   }
 
   remove(ref: string, options?: CallOptions): Promise<ImageJson> {

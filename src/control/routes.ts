@@ -34,6 +34,7 @@ export const ROUTES: readonly Route[] = [
   short('GET', '/v1/transfers', noFields, tasks => tasks.transfers()),
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
+  short('GET', '/v1/images/:ref/explanation', refParams, (tasks, { ref }) => tasks.explain(ref)),
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
   short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),

@@ -139,6 +139,11 @@ export class Catalog {
     return this.#write(action, changes)
   }
 
+  /** Images in a state, without reading them. */
+  count(state: ImageState): number {
+    return run('count the images', () => this.#sql.counts.all()).find(counted => counted.state === state)?.images ?? 0
+  }
+
   /**
    * Makes the row of an image, in state `wanted`.
    * @throws NarvikError `conflict` where there is one, `name-taken` where another image has the name.

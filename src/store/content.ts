@@ -3,9 +3,11 @@ import { constants } from 'node:fs'
 import { mkdir, open, rename, rmdir, statfs, symlink, unlink } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { fromSystemError, NarvikError, systemCode } from '../errors.ts'
+import type { ChunkRun } from '../image/chunk-set.ts'
 import { imageName } from '../image/metadata.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import { removeTree } from '../nar/remove.ts'
+import { Arrivals } from './arrivals.ts'
 import { prepareDirectories, prepareRoot } from './data-directory.ts'
 import type { Directories } from './data-directory.ts'
 import { isAbsence, kindOf, renameDurably, syncDirectory } from './durable.ts'
@@ -127,6 +129,24 @@ export class Content {
   /** Only to be called when the bytes that it speaks of are durable themselves. */
   async writeProgress(narHash: NarHash, progress: Progress): Promise<void> {
     await writeProgressFile(this.#progress(narHash), progress)
+  }
+
+  /** The record of the chunks that come between two writings of the progress; to be closed. */
+  openArrivals(narHash: NarHash): Arrivals {
+    try {
+      return Arrivals.open(this.#arrivals(narHash))
+    } catch (error) {
+      throw fromSystemError(error, `open ${this.#arrivals(narHash)}`)
+    }
+  }
+
+  /** What came since the progress was written, as far as it is on disk: to be checked before it is believed. */
+  readArrivals(narHash: NarHash): ChunkRun[] {
+    try {
+      return Arrivals.read(this.#arrivals(narHash))
+    } catch (error) {
+      throw fromSystemError(error, `read ${this.#arrivals(narHash)}`)
+    }
   }
 
   /**
@@ -283,6 +303,10 @@ export class Content {
 
   #progress(narHash: NarHash): string {
     return join(this.#quarantine(narHash), 'progress.json')
+  }
+
+  #arrivals(narHash: NarHash): string {
+    return join(this.#quarantine(narHash), 'arrivals')
   }
 
   #temporary(prefix: 'stage' | 'trash'): string {

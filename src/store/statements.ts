@@ -16,6 +16,7 @@ export interface Statements {
   readonly register: Statement<[object]>
   readonly byState: Statement<[string], StoredImage>
   readonly all: Statement<[], StoredImage>
+  readonly counts: Statement<[], { readonly state: string, readonly images: number }>
   readonly insert: Statement<[object]>
   readonly describe: Statement<[object]>
   readonly setName: Statement<[object]>
@@ -57,6 +58,7 @@ export function prepareStatements(database: Database): Statements {
     dropOtherPath: database.prepare('DELETE FROM other_store_paths WHERE nar_hash = @narHash AND store_path = @storePath'),
     register: database.prepare('UPDATE images SET store_path = @storePath, deriver = @deriver, ca = @ca, vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
     byState: database.prepare(`${SELECT_IMAGES} WHERE state = ? ORDER BY created_at, nar_hash`),
+    counts: database.prepare('SELECT state, count(*) AS images FROM images GROUP BY state'),
     all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
     insert: database.prepare(`
       INSERT INTO images (nar_hash, name, state, source, place, asked_by, reason, note, created_at)

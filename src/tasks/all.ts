@@ -1,5 +1,6 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
+import { explainImage } from './explain-image.ts'
 import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
 import { fetchAndInstall, type FetchAndInstallRequest } from './fetch-and-install.ts'
@@ -41,6 +42,7 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
     removeImage: async (request: { readonly ref: Ref }) => presentImage(context, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(context, row)),
     show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
+    explain: (ref: Ref) => explainImage(context, ref),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
     bans: () => node.bans().map(presentBan),

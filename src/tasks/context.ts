@@ -9,6 +9,7 @@ import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
+import type { Receiving } from './swarm/receiving.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
 export interface TaskContext {
@@ -21,6 +22,7 @@ export interface TaskContext {
   /** The fetches of closures: one job for the image that a closure is of, beside those for each of its paths. */
   readonly closures: Jobs
   readonly announcer: Announcer
+  readonly receiving: Receiving
   readonly logger: Logger
   readonly settings: TaskSettings
 }

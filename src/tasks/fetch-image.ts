@@ -4,15 +4,19 @@ import { refText, type Ref, type RefKind } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Proof } from '../verify/pipeline.ts'
+import { SWARM_MIN_NAR_BYTES } from '../limits.ts'
+import type { Provider } from '../p2p/router.ts'
 import { Attempt } from './attempt.ts'
 import { Blame } from './blame.ts'
 import type { TaskContext } from './context.ts'
 import { askForSignatures } from './ask-for-signatures.ts'
+import { introduce, type Introduction } from './introduction.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
 import { nameImage } from './name-image.ts'
 import { checkName, lookUp } from './refs.ts'
 import { settle } from './settle.ts'
+import { SwarmAttempt } from './swarm/attempt.ts'
 import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
 import { proveTree } from './verify-image.ts'
 import { waitFor } from './wait-for.ts'
@@ -164,53 +168,135 @@ async function startOver({ catalog, content }: TaskContext, narHash: NarHash, re
 
 async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
   const blame = new Blame(context, job.narHash)
+  let start: Round['start']
   for (let round = 1; ; round++) {
-    const attempt = await receiveWhole(context, job, providers, { exclusive: round > 1 })
+    const attempt = await receiveWhole(context, job, { providers, blame, start, exclusive: round > 1 })
     const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
     // Nobody sends better bytes than these, and everybody was asked for signatures.
     if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
-    if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
-    if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
-    await startOver(context, job.narHash, 'another provider has it')
+    const next = round < MAX_ROUNDS ? await findNextStart(context, job, attempt, { providers, blame, repaired: start }) : undefined
+    if (next === undefined) throw rejection(row)
+    start = next.start
+    // What is damaged on disk is all that has to come again.
+    if (start instanceof SwarmAttempt) context.catalog.transition(job.narHash, 'retry', { reason: 'the chunks that are damaged on disk are fetched again' })
+    else await startOver(context, job.narHash, 'another provider has it')
   }
 }
 
-/**
- * Receives every byte of the NAR, going to the next provider at the byte that was reached when one fails. After a
- * rejection a provider is taken by itself, so that the next verdict speaks of it alone.
- */
-async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: Providers, { exclusive }: { exclusive: boolean }): Promise<Attempt> {
-  let attempt = await Attempt.resume(context, job)
+/** How to go on after a rejection; undefined where nothing could make it better. */
+async function findNextStart(
+  context: TaskContext, job: Job<unknown>, attempt: Attempt | SwarmAttempt, { providers, blame, repaired }: Pick<Round, 'providers' | 'blame'> & { repaired: Round['start'] },
+): Promise<Pick<Round, 'start'> | undefined> {
+  if (attempt.kind === 'stream') {
+    if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
+    return !blame.isHostAtFault && await providers.hasNext() ? { start: undefined } : undefined
+  }
+  if (blame.isHostAtFault) return repaired instanceof SwarmAttempt ? undefined : { start: await attempt.repaired() }
+  const start = await findOtherWord(context, job, attempt, { providers, blame })
+  return start && { start }
+}
+
+interface Round {
+  readonly providers: Providers
+  readonly blame: Blame
+  /** What is left of the round before, without the chunks that were damaged on disk; or what a provider says of the image; or nothing. */
+  readonly start: SwarmAttempt | Introduction | undefined
+  /** Whether a provider is taken by itself, so that the next verdict speaks of it alone. */
+  readonly exclusive: boolean
+}
+
+/** Receives the whole of the NAR: in chunks from many, or, where it is small, in one stream that goes on at the next provider when one fails. */
+async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Round): Promise<Attempt | SwarmAttempt> {
+  const { providers } = round
+  let attempt = await firstAttempt(context, job, round)
   if (attempt?.isWhole === true) {
     attempt.takeUp()
     return attempt
   }
   try {
     for (;;) {
+      if (attempt?.kind === 'chunks') {
+        const other = await receiveChunks(context, job, attempt, round)
+        if (other === undefined) return attempt
+        attempt = await startAttempt(context, job, other)
+        continue
+      }
       const provider = await providers.next()
-      const before = attempt?.offset ?? 0
+      const before: number = attempt?.offset ?? 0
       try {
-        attempt ??= await Attempt.begin(context, job, provider)
+        attempt ??= await startAttempt(context, job, await introduceFor(context, job, provider, round))
+        if (attempt.kind === 'chunks') continue
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
         return attempt
       } catch (error) {
         if (!isPeersFault(error) && !await isOthersWord(error, attempt, providers)) throw error
         providers.failed(provider, messageOf(error))
         if ((attempt?.offset ?? 0) > before) providers.progressed()
-        if (!exclusive || attempt === undefined) continue
+        if (!round.exclusive || attempt?.kind !== 'stream') continue
         await attempt.abandon()
         attempt = undefined
       }
     }
   } finally {
-    await attempt?.close()
+    if (attempt?.kind === 'stream') await attempt.close()
   }
 }
 
+async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: Round): Promise<Attempt | SwarmAttempt | undefined> {
+  if (start instanceof SwarmAttempt) return start
+  if (start !== undefined) return startAttempt(context, job, start)
+  return await SwarmAttempt.resume(context, job) ?? await Attempt.resume(context, job)
+}
+
+function startAttempt(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt | SwarmAttempt> {
+  const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES
+  return (inChunks ? SwarmAttempt : Attempt).begin(context, job, introduction)
+}
+
+async function introduceFor(context: TaskContext, job: Job<unknown>, provider: Provider, { blame }: Pick<Round, 'blame'>): Promise<Introduction> {
+  const introduction = await introduce(context, job, provider)
+  blame.checkWord(introduction.word)
+  return introduction
+}
+
+/** Receives what is missing from the swarm; answers with what another provider says of the image where the swarm of this manifest has nothing. */
+async function receiveChunks(context: TaskContext, job: Job<unknown>, attempt: SwarmAttempt, round: Round): Promise<Introduction | undefined> {
+  const { providers } = round
+  const before = attempt.offset
+  // The one that told of the image is asked for chunks like all others.
+  providers.startOver()
+  try {
+    await attempt.receive(providers)
+    return undefined
+  } catch (error) {
+    if (!isNarvikError(error, 'no-provider') || attempt.offset > before) throw error
+    const other = await findOtherWord(context, job, attempt, round)
+    if (other === undefined) throw error
+    return other
+  }
+}
+
+/** What a provider says that has another manifest, where there is one. */
+async function findOtherWord(context: TaskContext, job: Job<unknown>, { manifestDigest }: SwarmAttempt, round: Pick<Round, 'providers' | 'blame'>): Promise<Introduction | undefined> {
+  const { providers } = round
+  providers.startOver()
+  while (await providers.hasNext()) {
+    const provider = await providers.next()
+    try {
+      const introduction = await introduceFor(context, job, provider, round)
+      if (introduction.word.manifestDigest !== manifestDigest) return introduction
+    } catch (error) {
+      if (!isPeersFault(error)) throw error
+      providers.failed(provider, messageOf(error))
+    }
+  }
+  return undefined
+}
+
 /** The same gate as for an import: what is on disk is judged. It was read behind the bytes that came, or is read now. */
-async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
+async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt | SwarmAttempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
   const { catalog, content } = context
   const { narHash, signal } = job
   const tree = content.quarantineTree(narHash)
@@ -221,7 +307,11 @@ async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, 
   const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row), followed }, { signal, onProgress })
   const proof = await withSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal })
   job.report({ phase: 'publishing' })
-  return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
+  try {
+    return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
+  } finally {
+    if (attempt.kind === 'chunks') attempt.end()
+  }
 }
 
 /** Leaves the image where the next start can take it up; one that nothing is known of yet is forgotten. */
@@ -240,7 +330,7 @@ export function isPeersFault(error: unknown): boolean {
 }
 
 /** Room is asked for on the word of one peer: another one may say that less is needed. */
-async function isOthersWord(error: unknown, attempt: Attempt | undefined, providers: Providers): Promise<boolean> {
+async function isOthersWord(error: unknown, attempt: unknown, providers: Providers): Promise<boolean> {
   return isNarvikError(error, 'disk-full') && attempt === undefined && await providers.hasNext()
 }
 

@@ -144,6 +144,18 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     list: () => [goodImage, badImage],
     show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
+    explain: ref => {
+      const { narHash, narSize, name, state, reason } = known(ref)
+      const isBad = known(ref) === badImage
+      return {
+        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [],
+        why: 'it was asked for by its NAR hash',
+        peers: isBad ? [{ peerId: PEER, bytes: 1024, wasted: 1024, outcome: 'lied', detail: 'the only peer that sent' }] : [{ peerId: PEER, bytes: 1024, wasted: 0, outcome: 'used', detail: null }],
+        refused: isBad ? [{ by: PEER, detail: 'lied: the only peer that sent' }] : [],
+        tried: [{ at: '2026-03-01T12:00:00.000Z', event: 'create', reason: 'asked for' }],
+        next: isBad ? 'it stays out of reach; narvik fetch tries again, narvik rm drops it' : 'it is served to peers',
+      }
+    },
     status: () => status,
     peers: () => [peer],
     bans: () => [ban],

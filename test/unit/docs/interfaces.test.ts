@@ -47,6 +47,7 @@ describe('docs/CONTROL-API.md', () => {
     'POST /v1/export': api.exportRequest,
     'POST /v1/install': api.installRequest,
     'image': api.imageSchema,
+    'explanation': api.explanationSchema,
     'journal entry': api.journalEntrySchema,
     'evidence': api.evidenceSchema,
     'stage': api.stageSchema,
