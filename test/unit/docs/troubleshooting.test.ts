@@ -21,7 +21,7 @@ const documented = readFileSync(join(ROOT, 'docs/NIX.md'), 'utf8').split('## Tro
   .flatMap(line => (line.split(' | ')[0] ?? '').match(/`[^`]{20,}`/g) ?? []).map(span => span.slice(1, -1)) ?? []
 
 /** What stands for something else in them. */
-const STAND_INS = /sha256-…|'…'|…|PATH2?\b|PEER|\d+|\/nix\/store|fleet-\d/
+const STAND_INS = /sha256-…|'…'|…|PATH2?\b|PEER|SOCKET|E[A-Z]+\b|\d+|\/nix\/store|fleet-\d/
 
 /** Where the code may put a message together. */
 const SEAMS = /[:(),] ?|\bit\b|Cannot$|incomplete/
