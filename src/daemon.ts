@@ -23,6 +23,7 @@ import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
+import { keepNames } from './tasks/published-names.ts'
 import { resumeWork } from './tasks/resume.ts'
 import { createClosureSource, createImageSource } from './tasks/serve.ts'
 import { reviewTrust } from './tasks/trust.ts'
@@ -92,6 +93,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   await server.start()
   stack.defer(() => server.stop())
   announcer.announceAll(catalog)
+  keepNames(context)
   stack.defer(startLooking(context))
   const reload = new Reload({ keyring, node, logger, settle: async next => {
     settings = settingsOf(next)

@@ -12,6 +12,7 @@ import type { Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
+import { PublishedNames } from './published-names.ts'
 import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
 import { prepareStatements } from './statements.ts'
 import type { Statements } from './statements.ts'
@@ -66,6 +67,8 @@ export class Catalog {
   readonly knownPaths: KnownPaths
   /** The peers that are kept away, and were not long ago. */
   readonly bans: KeptBans
+  /** The published names that were seen. */
+  readonly names: PublishedNames
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -75,6 +78,7 @@ export class Catalog {
     this.#sql = prepareStatements(database)
     this.knownPaths = new KnownPaths(database, now)
     this.bans = new KeptBans(database)
+    this.names = new PublishedNames(database)
     this.#now = now
   }
 

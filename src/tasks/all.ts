@@ -6,7 +6,8 @@ import { fetchImage, type FetchRequest } from './fetch-image.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
-import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentName, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { publishName } from './published-names.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
@@ -34,9 +35,11 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(content, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(content, row)),
-    show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
+    show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref), context.settings.trust.keys),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    publishName: async ({ record }: { readonly record: Uint8Array }) => presentName({ record: await publishName(context, record), own: true }, context.settings.trust.keys),
+    names: () => catalog.names.list().map(kept => presentName(kept, context.settings.trust.keys)),
     bans: () => node.bans().map(presentBan),
     unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),

@@ -21,7 +21,7 @@ import { admit, trustQuestion } from './trust.ts'
  * was verified stays, and the next call goes on from there.
  */
 export async function fetchClosure(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const { narHash, askedBy } = resolveImage(context, request.ref)
+  const { narHash, askedBy } = await resolveImage(context, request.ref, request.signal)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const timeout = request.timeoutSeconds === undefined ? [] : [AbortSignal.timeout(request.timeoutSeconds * 1000)]
   const signal = AbortSignal.any([...timeout, ...request.signal === undefined ? [] : [request.signal]])

@@ -4,12 +4,14 @@ import { onTestFinished } from 'vitest'
 import { NarvikError } from '../../src/errors.ts'
 import { encodeManifest, manifestDigest } from '../../src/image/manifest.ts'
 import type { ImageMetadata } from '../../src/image/metadata.ts'
+import { readNameRecord } from '../../src/image/name-record.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
 import { chunkTree } from '../../src/nar/hash-tree.ts'
 import { metaHandler } from '../../src/p2p/meta/handler.ts'
 import { META_PROTOCOL } from '../../src/p2p/meta/messages.ts'
 import { narHandler } from '../../src/p2p/nar/handler.ts'
+import { NameBook, type NameDirectory, type PublishedName } from '../../src/p2p/names.ts'
 import type { ImageSource, OpenStream } from '../../src/p2p/protocol.ts'
 import { MemoryNetwork, MemoryRouter } from '../../src/p2p/router-memory.ts'
 import { Slots } from '../../src/p2p/slots.ts'
@@ -94,10 +96,34 @@ export class FakePeer implements ImageSource {
   }
 }
 
+/** Published names without a network: `found` is what the DHT answers. */
+export class MemoryNames implements NameDirectory {
+  readonly found = new Map<string, PublishedName>()
+  readonly kept: PublishedName[] = []
+  book = new NameBook()
+
+  accept(value: Uint8Array): ReturnType<NameDirectory['accept']> {
+    return this.book.accept(readNameRecord(value).key, value)
+  }
+
+  async keep(published: PublishedName): Promise<void> {
+    await Promise.resolve()
+    this.kept.push(published)
+  }
+
+  async find(publisher: string, name: string): Promise<PublishedName | undefined> {
+    const value = this.found.get(`${publisher}/${name}`)?.value
+    if (value !== undefined) await this.accept(value).catch(() => undefined)
+    return this.book.newest(publisher, name)
+  }
+}
+
 /** One host whose tasks are tested: a real store, and a network whose peers are made up. */
 export class FakeFleet {
   readonly context: TaskContext
   readonly banned = new Map<string, string>()
+  /** What the fleet's publishers have said; shared with nobody. */
+  readonly names = new MemoryNames()
   readonly #network = new MemoryNetwork()
   readonly #router: MemoryRouter
   readonly #peers = new Map<string, FakePeer>()
@@ -138,6 +164,7 @@ export class FakeFleet {
       peerId: 'this-host',
       addresses: [],
       router: this.#router,
+      names: this.names,
       peers: () => [],
       onPeer: listener => {
         this.#listeners.add(listener)
