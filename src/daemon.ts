@@ -136,13 +136,20 @@ async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Paramet
   })
 }
 
-function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
+function settingsOf({ dataDir, fleetKeyFile, acceptFleetKeyFiles, nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
     announce: sharing.announce,
+    guarded: {
+      dataDir,
+      secrets: [
+        ...['identity.key', 'catalog.db', 'catalog.db-wal', 'catalog.db-shm', 'quarantine'].map(name => join(dataDir, name)),
+        ...acceptFleetKeyFiles, ...(fleetKeyFile === null ? [] : [fleetKeyFile]),
+      ],
+    },
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,

@@ -135,7 +135,7 @@ export class FakeFleet {
     this.context = {
       ...store, jobs, nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
-      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      settings: { announce: 'everything', guarded: { dataDir: store.content.dataDir, secrets: [join(store.content.dataDir, 'catalog.db')] }, useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }

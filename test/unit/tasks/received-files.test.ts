@@ -1,9 +1,11 @@
 import { chmod, lstat, mkdir, readdir, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { exportImage } from '../../../src/tasks/export-image.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { importImage } from '../../../src/tasks/import-image.ts'
 import { createImageSource } from '../../../src/tasks/serve.ts'
+import { expectFailure } from '../../helpers/failure.ts'
 import { FakeFleet, makeImage, someTree } from '../../helpers/fake-fleet.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
 import { collect } from '../../helpers/trees.ts'
@@ -42,6 +44,25 @@ describe('the files of a verified image', () => {
     const found = await modesIn(images)
     expect(found.length).toBeGreaterThan(6)
     for (const { path, mode, directory } of found) expect(directory ? [0o555] : [0o444, 0o555], `${path} ${mode.toString(8)}`).toContain(mode)
+  })
+})
+
+describe('the files of the daemon itself', () => {
+  // Guard: guarded paths. Whoever may speak to the daemon has its rights otherwise.
+  it('are neither imported, by whatever path, nor exported over', async () => {
+    const fleet = await FakeFleet.start()
+    const { dataDir } = fleet.context.content
+    const link = join(await temporaryDirectory(), 'link')
+    await symlink(dataDir, link)
+    const ways = [join(dataDir, 'catalog.db'), dataDir, join(dataDir, '..'), '/', join(link, 'catalog.db'), join(link, 'images', '..', 'catalog.db'), `${dataDir}/images/..`]
+    for (const path of ways) await expectFailure(importImage(fleet.context, { path }), 'refused', /for this host alone/)
+    const source = await temporaryDirectory()
+    await writeFile(join(source, 'file'), 'harmless')
+    const row = await importImage(fleet.context, { path: source })
+    for (const dest of [join(dataDir, 'out'), join(dataDir, 'quarantine/out'), join(link, 'by-name/out'), join(link, 'images/../out')]) {
+      await expectFailure(exportImage(fleet.context, { ref: { kind: 'nar-hash', narHash: row.narHash }, dest }), 'refused', /own directory/)
+    }
+    await exportImage(fleet.context, { ref: { kind: 'nar-hash', narHash: row.narHash }, dest: join(await temporaryDirectory(), 'out') })
   })
 })
 
