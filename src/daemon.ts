@@ -5,6 +5,8 @@ import type { Tasks } from './control/api.ts'
 import { createControlServer } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
+import { Metrics } from './metrics/metrics.ts'
+import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
@@ -17,6 +19,7 @@ import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
+import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
@@ -53,16 +56,13 @@ const BAN_MS = 60 * 60 * 1000
  * the others; what was started last is stopped first.
  */
 export async function runDaemon(config: Config, { onReady, load }: DaemonHooks): Promise<number> {
-  const logger = createLogger(config.log)
+  const events = new Events()
+  const logger = telling(createLogger(config.log), events)
   const ended = untilSignal(logger)
   const hangups = countHangups()
   await using stack = new AsyncDisposableStack()
 
-  const content = await Content.open(config.dataDir)
-  stack.defer(() => { content.close() })
-  const catalog = Catalog.open(join(config.dataDir, 'catalog.db'))
-  stack.defer(() => { catalog.close() })
-  await reconcile(catalog, content, { logger })
+  const { content, catalog } = await openStore(config, logger, stack)
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
@@ -77,8 +77,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
     catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
     get settings() { return settings },
   }
+  stack.defer(tellOf({ ...context, events }))
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
-  const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+  const version = await readVersion()
+  const metrics = stack.use(new Metrics({ ...context, events }, { version }))
+  const tasks: Tasks = createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
 
   await reviewTrust(context)
 
@@ -92,14 +95,12 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
+  stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
   keepNames(context)
   stack.defer(startLooking(context))
-  const reload = new Reload({ keyring, node, logger, settle: async next => {
-    settings = settingsOf(next)
-    await reviewTrust(context)
-    announcer.announceAll(catalog)
-  } }, { config, load })
+  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context) }
+  const reload = new Reload({ keyring, node, logger, settle }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
   await notifySystemd('ready')
@@ -111,6 +112,30 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
   return 0
+}
+
+/** Other keys may be trusted now, and other images be announced. */
+async function takeUpSettings(context: TaskContext): Promise<void> {
+  await reviewTrust(context)
+  context.announcer.announceAll(context.catalog)
+}
+
+/** What this host remembers, with rows and files made to agree. */
+async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDisposableStack): Promise<{ readonly content: Content, readonly catalog: Catalog }> {
+  const content = await Content.open(dataDir)
+  stack.defer(() => { content.close() })
+  const catalog = Catalog.open(join(dataDir, 'catalog.db'))
+  stack.defer(() => { catalog.close() })
+  await reconcile(catalog, content, { logger })
+  return { content, catalog }
+}
+
+/** Opens the port for Prometheus where one is configured; answers with how to close it. */
+async function startMetricsServer({ metrics: { host, port } }: Config, { metrics, logger }: { readonly metrics: Metrics, readonly logger: Logger }): Promise<() => Promise<void>> {
+  if (port === null) return () => Promise.resolve()
+  const server = new MetricsServer({ text: () => metrics.text(), logger }, { host, port })
+  logger.info('metrics', { host, port: await server.start() })
+  return () => server.stop()
 }
 
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */

@@ -27,6 +27,11 @@ export const MAX_CHUNK_BYTES = 256 * KIB
 /** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
 export const MAX_CHUNKS = 3_800_000
 
+/** Bytes of a NAR from which on a tree is hashed while it is received: below, reading it at the end takes no longer than starting that. */
+export const MIN_FOLLOWED_BYTES = 8 * MIB
+/** Trees that are hashed while they are received, at once; each takes two threads and some 25 MB. Further ones are read at the end. */
+export const MAX_FOLLOWED_TREES = 2
+
 /** Bytes of the metadata in a reply; room for an image with thousands of references. */
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */
@@ -41,10 +46,10 @@ export const MAX_NAME_BYTES = 211
 /** Bytes of one request or reply header on the wire, without its body. */
 export const MAX_WIRE_HEADER_BYTES = 64 * KIB
 /**
- * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
- * packet; much more holds up other streams.
+ * Bytes of one buffer given to a stream: with the muxer's header it fills four packets of Noise, and 16 records of TLS. Smaller ones cost more
+ * for each byte; larger ones hold up other streams.
  */
-export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
+export const WIRE_BUFFER_BYTES = 4 * (65_535 - 16) - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */
@@ -104,6 +109,8 @@ export const STREAM_WINDOW_BYTES = 1 * MIB
 export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
+/** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
+export const TLS_BUFFER_BYTES = 1 * MIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
@@ -125,6 +132,29 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Bytes of one message of the swarm that is no chunk: room for thousands of runs. */
+export const MAX_SWARM_MESSAGE_BYTES = 64 * KIB
+/** Bytes of chunks in one message, and so between two turns of a session: the largest chunk fits. */
+export const MAX_SWARM_CHUNK_MESSAGE_BYTES = 256 * KIB
+/** Chunks that one want may name: those among which the peer may choose, too. */
+export const MAX_WANT_CHUNKS = 4096
+/** Wants of one session that have not ended; each holds its chunks in memory. */
+export const MAX_SWARM_WANTS = 32
+/** Askers of all images that are served in turns at the same time; more would only make each of them slower. */
+export const SWARM_PLACES = 16
+/** Bytes that one asker is sent before it makes room for one that waits: some seconds of a fast link. */
+export const SWARM_QUANTUM_BYTES = 32 * MIB
+/** Milliseconds for an asker to use the place that it had to wait for. */
+export const SWARM_CLAIM_MS = 2 * SECOND
+/** Sessions that one image is served in; each may cost a bit for each chunk. The next asker is told of the others instead. */
+export const MAX_SWARM_SESSIONS = 64
+/** Milliseconds without a message from an asker after which its session ends; it may open another one. */
+export const SWARM_IDLE_MS = 10 * 60 * SECOND
+/** Peers of a swarm that one peer may name. */
+export const MAX_SWARM_PEERS_NAMED = 256
+/** Peers that one image is received from at once: more do not make it faster, and each costs a bit for each chunk. */
+export const MAX_SWARM_SOURCES = 32
+
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768
 /** NARs that are asked for in one exchange; their hashes fit into one header. */
@@ -142,6 +172,8 @@ export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 export const CONTROL_REQUEST_TIMEOUT_MS = 10 * SECOND
 /** Milliseconds that the control server waits, when it stops, for answers that are under way. */
 export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
+/** Events that wait for one slow reader of the control socket; what comes on top of them is counted and left out. */
+export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
@@ -184,7 +216,7 @@ export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
 
-/** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
-export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
+/** Bytes read from, or written to, a file at once: a whole wire buffer, so that none is split. Larger ones save CPU time and cost memory for each peer. */
+export const FILE_BUFFER_BYTES = WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
 export const SMALL_FILE_BYTES = 64 * KIB

@@ -3,9 +3,9 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema, publishedNameListSchema, publishedNameSchema,
+  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, hostEventSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema, publishedNameListSchema, publishedNameSchema,
   statusSchema, transferListSchema, verifyReportSchema,
-  type BanJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type PublishedNameJson, type StatusJson,
+  type BanJson, type ErrorBody, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type PublishedNameJson, type StatusJson,
   type TransferJson, type VerifyReportJson,
 } from './api.ts'
 
@@ -58,6 +58,30 @@ export class ControlClient {
 
   remove(ref: string, options?: CallOptions): Promise<ImageJson> {
     return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
+  }
+
+  /** In Prometheus' text format. */
+  async metrics({ signal }: CallOptions = {}): Promise<string> {
+    const response = await this.#send('GET', '/metrics', undefined, signal)
+    if (response.statusCode !== 200) throw failure(checked(errorAnswerSchema, await readDocument(response, signal)).error)
+    let text = ''
+    for await (const part of readText(response, signal)) {
+      text += part
+      limit(text)
+    }
+    return text
+  }
+
+  /** What happens from now on, until the signal aborts; ends with `unreachable` when the daemon does. */
+  async * events({ signal }: CallOptions = {}): AsyncGenerator<HostEvent, never> {
+    const response = await this.#send('GET', '/v1/events', undefined, signal)
+    if (response.headers['content-type'] !== EVENT_STREAM) throw failure(checked(errorAnswerSchema, await readDocument(response, signal)).error)
+    for await (const line of readLines(response, signal)) {
+      const event = hostEventSchema.safeParse(parse(line))
+      // What only a newer daemon tells is left out.
+      if (event.success) yield event.data
+    }
+    throw connectionLost()
   }
 
   import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean }, options?: WorkOptions): Promise<ImageJson> {

@@ -1,10 +1,14 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { type Ban, Bans, type BanStore } from './bans.ts'
+import { Books, type ProtocolTotals } from './books.ts'
+import { chunksHandler } from './chunks/handler.ts'
+import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
+import { Turns } from './chunks/turns.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
 import { insideOf, limitDht } from './dht-inside.ts'
@@ -20,13 +24,16 @@ import { NAR_PROTOCOL } from './nar/messages.ts'
 import { DhtNames, NameBook, type NameDirectory } from './names.ts'
 import { Neighbours } from './neighbours.ts'
 import { PeerLimits } from './peer-limits.ts'
-import type { ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
+import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
 import { RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
 import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
 import { createStack, privateKeyOf, type Stack } from './stack.ts'
+
+export type { PeerInfo } from './peer-info.ts'
 
 export interface NodeComponents {
   readonly logger: Logger
@@ -36,6 +43,8 @@ export interface NodeComponents {
   /** Where absent, bans end with the node. */
   readonly banStore?: BanStore | undefined
   readonly limits?: PeerLimits | undefined
+  /** Where absent, no chunks are served. */
+  readonly chunks?: ChunkSource | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
@@ -64,32 +73,14 @@ export interface NodeInit {
   readonly probeTimeoutMs?: number | undefined
 }
 
-export interface PeerInfo {
-  readonly peerId: string
-  /** Multiaddrs of the open connections. */
-  readonly addresses: readonly string[]
-  /** Who dialled; null where there is no connection. */
-  readonly direction: 'inbound' | 'outbound' | null
-  readonly latencyMs: number | null
-  /** What the peer says that it runs. */
-  readonly agent: string | null
-  readonly connectedSince: Date | null
-  readonly banned: boolean
-  /** Exchanges that are going on, in either direction. */
-  readonly streams: number
-  /** Bytes of bodies, in each direction, since the node was made. */
-  readonly received: number
-  readonly sent: number
-}
-
 /** Those that this host serves besides libp2p's own. */
-const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL]
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL, CHUNKS_PROTOCOL]
 
 /**
  * Makes this host's node; it is not started.
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
-export async function createNode({ logger, source, closures, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+export async function createNode({ logger, source, closures, chunks, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
   const fleet = init.fleet ?? NO_FLEET
   checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
@@ -113,7 +104,7 @@ export async function createNode({ logger, source, closures, banStore, limits = 
   const names = new DhtNames({ dht, table: routingTable, book: nameBook, logger }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, logger }, init)
+  return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
 }
 
 interface Parts {
@@ -128,6 +119,7 @@ interface Parts {
   readonly limits: PeerLimits
   readonly source: ImageSource
   readonly closures: ClosureSource | undefined
+  readonly chunks: ChunkSource | undefined
   readonly logger: Logger
 }
 
@@ -139,9 +131,12 @@ export class P2pNode implements StreamOpener {
   readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
-  readonly #traffic = new Map<string, Traffic>()
+  readonly #books = new Books()
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
+  readonly #listeners = new Set<PeerListener>()
+  readonly #turns = new Turns({ places: SWARM_PLACES, quantumBytes: SWARM_QUANTUM_BYTES, claimMs: SWARM_CLAIM_MS })
+  #turnsTimer: NodeJS.Timeout | undefined
 
   constructor(parts: Parts, { listen, stallMs, probeIntervalMs, probeTimeoutMs }: NodeInit) {
     const { stack, logger } = parts
@@ -176,16 +171,20 @@ export class P2pNode implements StreamOpener {
   }
 
   async start(): Promise<void> {
-    const { stack, router, names, neighbours, mesh, sweep, source, closures, logger } = this.#parts
-    const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
+    const { stack, router, names, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
+    const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
-    await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
-    await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
-    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
+    await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
+    await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: new Slots(MAX_SERVED_STREAMS) }, init))
+    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components(CLOSURE_PROTOCOL), closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
+    if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components(CHUNKS_PROTOCOL), source: chunks, turns: this.#turns }, init))
+    this.#turnsTimer = setInterval(() => { this.#turns.expire(performance.now()) }, SWARM_CLAIM_MS).unref()
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
+    stack.addEventListener('peer:connect', ({ detail }) => { this.#tell({ peerId: detail.toString(), change: 'connected', reason: null }) })
     stack.addEventListener('peer:disconnect', ({ detail }) => {
       this.#agents.delete(detail.toString())
       this.#parts.limits.forgetIdle()
+      this.#tell({ peerId: detail.toString(), change: 'disconnected', reason: null })
     })
     stack.addEventListener('connection:open', ({ detail }) => { this.#onConnection(detail) })
     router.start()
@@ -206,6 +205,7 @@ export class P2pNode implements StreamOpener {
   async stop(): Promise<void> {
     const { stack, router, names, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
+    clearInterval(this.#turnsTimer)
     mesh.stop()
     neighbours.stop()
     this.#liveness.stop()
@@ -227,6 +227,7 @@ export class P2pNode implements StreamOpener {
   ban(peerId: string, ms: number, reason: string): void {
     const { until, times } = this.#parts.bans.add(peerId, ms, reason)
     this.#parts.logger.warn('banned a peer', { peerId, until: new Date(until).toISOString(), times, reason })
+    this.#tell({ peerId, change: 'banned', reason })
     this.#cut(peerId, `banned: ${reason}`)
   }
 
@@ -263,6 +264,12 @@ export class P2pNode implements StreamOpener {
     for (const connection of this.#parts.stack.getConnections()) connection.abort(new Error('the keys of the fleet have changed'))
   }
 
+  /** Calls `listener` when a peer comes, goes or is banned; returns how to stop that. */
+  onPeerChange(listener: PeerListener): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
+  }
+
   /** Calls `listener` each time a peer is connected and has said what it speaks; returns how to stop that. */
   onPeer(listener: (peerId: string) => void): () => void {
     const { stack } = this.#parts
@@ -289,14 +296,14 @@ export class P2pNode implements StreamOpener {
     }
   }
 
-  /** The books of a peer; they live as long as the node. */
+  /** What was received from a peer and sent to it; lives as long as the node. */
   trafficOf(peerId: string): Traffic {
-    let traffic = this.#traffic.get(peerId)
-    if (traffic === undefined) {
-      traffic = { received: 0, sent: 0 }
-      this.#traffic.set(peerId, traffic)
-    }
-    return traffic
+    return this.#books.of(peerId)
+  }
+
+  /** What was received and sent, by protocol. */
+  get traffic(): ReadonlyMap<string, ProtocolTotals> {
+    return this.#books.totals()
   }
 
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {
@@ -309,7 +316,7 @@ export class P2pNode implements StreamOpener {
       const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit })
       stream.addEventListener('close', release)
       if (stream.timeline.close !== undefined) release()
-      return { stream, signal, traffic: this.trafficOf(peerId) }
+      return { stream, signal, traffic: this.#books.open(peerId, protocol) }
     } catch (error) {
       release()
       signal.throwIfAborted()
@@ -339,6 +346,10 @@ export class P2pNode implements StreamOpener {
       await serving.finally(release)
       this.#serving.delete(serving)
     }, { maxInboundStreams: MAX_INBOUND_STREAMS })
+  }
+
+  #tell(change: PeerChange): void {
+    for (const listener of this.#listeners) listener(change)
   }
 
   #onConnection(connection: Connection): void {

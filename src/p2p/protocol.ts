@@ -1,4 +1,6 @@
 import type { Connection, Stream } from '@libp2p/interface'
+import type { ChunkList } from '../image/chunk-list.ts'
+import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 
@@ -40,6 +42,29 @@ export interface ClosureSource {
   narSize(narHash: NarHash): number | undefined
 }
 
+/** The chunks of one image that this host may give away; more may come. */
+export interface ChunkHolding {
+  readonly chunks: ChunkList
+  /** Those that are proven and on disk; grows, and never shrinks. Not to be changed. */
+  readonly have: ChunkSet
+  /** Calls `listener` with each run that is added from now on; returns how to stop that. */
+  onAdded(listener: (run: ChunkRun) => void): () => void
+  /** Aborts when nothing of the image may be given away any more. */
+  readonly gone: AbortSignal
+  /** The bytes of a run, of which nothing is checked yet; rejects where they can't be read. */
+  read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array>
+  /** What is on disk is not the chunk that was proven. */
+  damaged(chunk: number): void
+  /** A peer asks for chunks: it may have some itself. */
+  met(peerId: string): void
+}
+
+/** What is held of images in chunks. */
+export interface ChunkSource {
+  /** Undefined where this host has no chunk of the image, or another manifest of it. */
+  hold(narHash: NarHash, manifestDigest: string): ChunkHolding | undefined
+}
+
 /** Opens a stream to a peer and keeps the books; what the protocols' clients need of the node. */
 export interface StreamOpener {
   /** Resolves to `busy` where this host has too many streams of the protocol open to the peer. */
@@ -53,12 +78,14 @@ export interface OpenStream {
   readonly traffic: Traffic
 }
 
-/** The books of one peer: bytes of bodies. */
+/** Bytes of bodies: of one exchange, or of all with one peer. */
 export interface Traffic {
-  /** Bytes of bodies received from the peer since the node was made. */
+  /** Bytes that were taken from the peer. */
   received: number
-  /** Bytes of bodies sent to the peer. */
+  /** Bytes that were handed over to be sent; counted before they go, so that a peer never counts more than that. */
   sent: number
+  /** Says that the exchange did not end in order: what became of its bytes is not known here. */
+  breakOff?(): void
 }
 
 /** One end of a protocol: serves the stream to its end, and never rejects. */

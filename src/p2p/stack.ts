@@ -18,6 +18,7 @@ import { libp2pLogger } from './libp2p-log.ts'
 import { RECORD_NAMESPACE } from './record.ts'
 import type { NameBook } from './names.ts'
 import type { RecordBook } from './record-book.ts'
+import { fleetTls } from './tls/encrypter.ts'
 
 /** The fleet's DHT: no other network speaks it. */
 export const KAD_PROTOCOL = '/narvik/kad/1.0.0'
@@ -58,7 +59,8 @@ export async function createStack(
     nodeInfo: { name: 'narvik', userAgent: agent },
     addresses: { listen: [...listen] },
     transports: [tcp(socketBuffers())],
-    connectionEncrypters: [fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
+    // In the order of the dialler's liking; a host that doesn't speak the first is spoken to in the second.
+    connectionEncrypters: [fleetTls(fleet), fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
     streamMuxers: [muxer],
     connectionGater: gater,
     peerDiscovery: wantsMdns && beyondLoopback ? [mdns({ serviceTag: MDNS_SERVICE })] : [],

@@ -22,6 +22,7 @@ export interface Statements {
   readonly setPrivate: Statement<[object]>
   readonly setPublisher: Statement<[object]>
   readonly setVouchedBy: Statement<[object]>
+  readonly setManifestDigest: Statement<[object]>
   readonly setNewestChange: Statement<[object]>
   readonly setOrigin: Statement<[object]>
   readonly remove: Statement<Key>
@@ -65,6 +66,7 @@ export function prepareStatements(database: Database): Statements {
     setPublisher: database.prepare('UPDATE images SET publisher = @publisher WHERE nar_hash = @narHash'),
     setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),
     setVouchedBy: database.prepare('UPDATE images SET vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
+    setManifestDigest: database.prepare('UPDATE images SET manifest_digest = @manifestDigest WHERE nar_hash = @narHash'),
     setNewestChange: database.prepare('UPDATE images SET newest_change = @newestChange WHERE nar_hash = @narHash'),
     setOrigin: database.prepare('UPDATE images SET source = @source, place = @place, vouched_by = NULL, newest_change = NULL WHERE nar_hash = @narHash'),
     remove: database.prepare('DELETE FROM images WHERE nar_hash = ?'),

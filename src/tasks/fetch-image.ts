@@ -1,7 +1,6 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { codeOf, isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { refText, type Ref, type RefKind } from '../image/ref.ts'
-import { sealTree } from '../nar/seal.ts'
 import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Proof } from '../verify/pipeline.ts'
@@ -37,7 +36,8 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const { narHash, askedBy, published } = await resolveImage(context, request.ref, request.signal)
+  // A hash is taken up at once; a name has to be looked up first.
+  const { narHash, askedBy, published } = request.ref.kind === 'name' ? await resolveImage(context, request.ref, request.signal) : resolveHere(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
   const row = known?.state === 'verified' ? known : await waitForFetch(context, { narHash, name: request.name, askedBy, published }, request)
@@ -70,10 +70,13 @@ interface Wish {
  * @throws NarvikError `not-found` for a name or store path that nobody knows; see also `findPublished`.
  */
 export async function resolveImage(context: TaskContext, ref: Ref, signal?: AbortSignal): Promise<Pick<Wish, 'narHash' | 'askedBy' | 'published'>> {
-  if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
   const published = ref.kind === 'name' ? await findPublished(context, ref, signal) : undefined
-  if (published !== undefined) return { narHash: published.narHash, askedBy: 'name', published }
-  const { catalog } = context
+  return published === undefined ? resolveHere(context, ref) : { narHash: published.narHash, askedBy: 'name', published }
+}
+
+/** What this host itself knows of a reference. */
+function resolveHere({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
+  if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
   const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
   if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
   throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, and no name that a trusted key has published, needed a NAR hash`, {
@@ -181,7 +184,7 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
     // Nobody sends better bytes than these, and everybody was asked for signatures.
     if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
-    if (blame.isUndecided) providers.startOver()
+    if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
     if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
     await startOver(context, job.narHash, 'another provider has it')
   }
@@ -219,15 +222,16 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
   }
 }
 
-/** The same gate as for an import: what is on disk is read again and judged. */
+/** The same gate as for an import: what is on disk is judged. It was read behind the bytes that came, or is read now. */
 async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
   const { catalog, content } = context
   const { narHash, signal } = job
   const tree = content.quarantineTree(narHash)
   job.report({ phase: 'verifying', bytes: 0 })
-  await sealTree(tree)
+  const onProgress = (bytes: number): void => { job.report({ phase: 'verifying', bytes }) }
+  const followed = await attempt.seal({ signal, onProgress })
   const row = catalog.transition(narHash, 'complete', { reason: `received from ${attempt.peers.join(', ')}` })
-  const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row) }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row), followed }, { signal, onProgress })
   const proof = await withSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal })
   job.report({ phase: 'publishing' })
   return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
@@ -237,7 +241,7 @@ async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, 
 async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: { error: unknown, fresh: boolean, peers: readonly PeerShare[] }): Promise<void> {
   const row = catalog.get(narHash)
   const reason = messageOf(end.error)
-  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers } })
+  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers, error: codeOf(end.error) } })
   if (!end.fresh || row?.state !== 'wanted' || row.manifestDigest !== null || isNarvikError(end.error, 'interrupted')) return
   catalog.remove(narHash, reason)
   await content.discard(narHash)

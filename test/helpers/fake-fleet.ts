@@ -166,6 +166,9 @@ export class FakeFleet {
       router: this.#router,
       names: this.names,
       peers: () => [],
+      routingPeers: 0,
+      traffic: new Map(),
+      onPeerChange: () => () => undefined,
       onPeer: listener => {
         this.#listeners.add(listener)
         return () => { this.#listeners.delete(listener) }

@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { BanJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, PublishedNameJson, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, PublishedNameJson, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -22,6 +22,7 @@ export const goodImage: ImageJson = {
   createdAt: '2026-03-01T12:00:00.000Z',
   verifiedAt: '2026-03-01T12:00:05.000Z',
   reason: null,
+  reasonCode: null,
   note: null,
 }
 
@@ -35,6 +36,7 @@ export const badImage: ImageJson = {
   source: 'fetch',
   verifiedAt: null,
   reason: 'the NAR hash of the tree is another',
+  reasonCode: 'wrong-nar-hash',
 }
 
 const stages = [
@@ -48,13 +50,14 @@ const badDetails: ImageDetailsJson = {
   publishedNames: [],
   closure: null,
   journal: [
-    { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', evidence: null },
+    { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', code: 'asked-for', evidence: null },
     {
       at: '2026-03-01T12:00:09.000Z',
       from: 'quarantined',
       to: 'rejected',
       event: 'fail',
       reason: 'the NAR hash of the tree is another',
+      code: 'wrong-nar-hash',
       evidence: {
         verdict: { verdict: 'fail', stages, reason: 'the NAR hash of the tree is another' },
         peers: [{ peerId: PEER, bytes: 1_288_490_189, outcome: 'lied', detail: 'the only peer that sent' }],
@@ -69,6 +72,7 @@ const status: StatusJson = {
   version: '0.1.0',
   uptimeSeconds: 3725,
   peers: 1,
+  dhtPeers: 1,
   images: { wanted: 0, receiving: 1, quarantined: 0, verified: 1, rejected: 1 },
   dataDir: '/var/lib/narvik',
   socket: '/run/narvik/narvik.sock',
@@ -104,6 +108,13 @@ export const someProgress: Progress = {
   bytesPerSecond: 104_857_600,
   peers: [{ peerId: PEER, bytes: 644_245_094 }],
 }
+
+export const someEvents: readonly HostEvent[] = [
+  { at: '2026-03-01T12:00:00.000Z', type: 'peer', peerId: PEER, event: 'connected', reason: null },
+  { at: '2026-03-01T12:00:01.000Z', type: 'work', kind: 'fetch', narHash: BAD_HASH, name: null, event: 'started', code: null, reason: null },
+  { at: '2026-03-01T12:00:09.000Z', type: 'image', narHash: BAD_HASH, name: null, event: 'fail', from: 'quarantined', to: 'rejected', reason: 'the NAR hash of the tree is another', code: 'wrong-nar-hash' },
+  { at: '2026-03-01T12:00:09.000Z', type: 'log', level: 'warn', message: 'banned a peer', fields: { peerId: PEER } },
+]
 
 const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
 
@@ -149,6 +160,11 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       throw new NarvikError('not-found', `Cannot lift the ban of ${peerId}: found none, needed one that is in force`)
     },
     transfers: () => [transfer],
+    metrics: () => Promise.resolve('# HELP narvik_peers Peers.\n# TYPE narvik_peers gauge\nnarvik_peers{connection="inbound"} 1\n'),
+    follow: listener => {
+      for (const event of someEvents) listener(event)
+      return () => undefined
+    },
     ...overrides,
   }
 }

@@ -152,12 +152,18 @@ async function overhear(dialler: Stack, host: Stack): Promise<Buffer> {
   const { promise, resolve } = Promise.withResolvers<Buffer>()
   const server = createServer((socket: Socket) => {
     let heard = Buffer.alloc(0)
-    const opening = Buffer.concat([line('/multistream/1.0.0'), line(FLEET_NOISE_PROTOCOL)])
-    socket.write(opening)
+    let isAgreed = false
+    const wanted = line(FLEET_NOISE_PROTOCOL)
+    // The dialler would rather speak TLS.
+    socket.write(Buffer.concat([line('/multistream/1.0.0'), line('na')]))
     socket.on('error', () => undefined)
     socket.on('data', (bytes: Buffer) => {
       heard = Buffer.concat([heard, bytes])
-      if (heard.length >= opening.length + 66) resolve(heard.subarray(opening.length))
+      const at = heard.indexOf(wanted)
+      if (at < 0) return
+      if (!isAgreed) socket.write(wanted)
+      isAgreed = true
+      if (heard.length >= at + wanted.length + 66) resolve(heard.subarray(at + wanted.length))
     })
   })
   onTestFinished(() => { server.close() })

@@ -33,12 +33,14 @@ export async function fetchClosurePaths(opener: StreamOpener, peerId: string, na
   }
 }
 
-async function readPaths({ reader, watchdog }: Answer<unknown>, count: number): Promise<ClosurePath[]> {
+async function readPaths({ reader, watchdog, traffic }: Answer<unknown>, count: number): Promise<ClosurePath[]> {
   const paths: ClosurePath[] = []
   const storePaths = new Set<string>()
   const needed = new Set<number>()
   for (let number = 0; number < count; number++) {
+    const before = reader.taken
     const path = await watchdog.wait(readHeader(reader, pathMessage), 'whole path')
+    traffic.received += reader.taken - before
     checkPath(path, number)
     if (storePaths.has(path.storePath)) throw broken(`${path.storePath} twice`, 'each path once')
     storePaths.add(path.storePath)
@@ -131,7 +133,7 @@ async function readLength({ reader, watchdog, traffic }: Answer<unknown>): Promi
 async function* readBody({ reader, watchdog, traffic }: Answer<unknown>, length: number): AsyncGenerator<Uint8Array, void, undefined> {
   for (let missing = length; missing > 0;) {
     const most = Math.min(missing, WIRE_BUFFER_BYTES)
-    const bytes = reader.takeNow(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
+    const bytes = reader.takeJoined(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
     if (bytes === null) throw broken(`the end of the stream after ${length - missing} bytes of a NAR`, String(length))
     missing -= bytes.byteLength
     traffic.received += bytes.byteLength

@@ -91,8 +91,8 @@ class Joined {
     this.#parts = []
     this.#length = 0
     const { stream, watchdog, traffic } = this.#exchange
-    await send(stream, bytes, watchdog)
     traffic.sent += bytes.byteLength
+    await send(stream, bytes, watchdog)
   }
 }
 

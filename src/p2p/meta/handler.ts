@@ -39,8 +39,8 @@ async function sendDescription({ stream, watchdog, traffic }: MetaExchange, meta
   for (const part of [metadata, manifest]) {
     for (let start = 0; start < part.byteLength; start += WIRE_BUFFER_BYTES) {
       const piece = part.subarray(start, start + WIRE_BUFFER_BYTES)
-      await send(stream, piece, watchdog)
       traffic.sent += piece.byteLength
+      await send(stream, piece, watchdog)
     }
   }
 }

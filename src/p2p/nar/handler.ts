@@ -49,8 +49,8 @@ async function sendRange(exchange: NarExchange, source: ImageSource): Promise<vo
     inPieces(WIRE_BUFFER_BYTES),
     async pieces => {
       for await (const piece of pieces) {
-        await send(stream, piece, watchdog)
         traffic.sent += piece.byteLength
+        await send(stream, piece, watchdog)
       }
     },
   )

@@ -4,8 +4,8 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { Chunker } from '../../../src/image/chunker.ts'
 import type { ChunkList } from '../../../src/image/chunk-list.ts'
-import { gearTable } from '../../../src/image/fastcdc.ts'
-import { MAX_CHUNK_BYTES, MIN_CHUNK_BYTES } from '../../../src/limits.ts'
+import { gearTable, NORMAL_BYTES } from '../../../src/image/fastcdc.ts'
+import { MAX_CHUNK_BYTES, MAX_CHUNKS, MIN_CHUNK_BYTES } from '../../../src/limits.ts'
 import { bytesOf, type Part, randomOf } from '../../vectors/fastcdc/inputs.ts'
 import { referenceLengths } from '../../vectors/fastcdc/reference.ts'
 
@@ -43,6 +43,11 @@ describe('FastCDC', () => {
     expect(Math.max(...lengths)).toBeLessThanOrEqual(MAX_CHUNK_BYTES)
     expect(list.narSize / list.count / 1024).toBeGreaterThan(61)
     expect(list.narSize / list.count / 1024).toBeLessThan(67)
+  })
+
+  it('has the bounds that SPEC.md tells', () => {
+    const spec = readFileSync(join(import.meta.dirname, '../../../src/image/SPEC.md'), 'utf8')
+    for (const bound of [MIN_CHUNK_BYTES, NORMAL_BYTES, MAX_CHUNK_BYTES, MAX_CHUNKS]) expect(spec).toContain(bound.toLocaleString('en'))
   })
 
   it('finds the same chunks again behind an insertion', () => {
