@@ -8,12 +8,11 @@ import type { ImageRow, Registration } from '../store/image-row.ts'
 import { judgeTrust } from '../verify/trust.ts'
 import { findClosure, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
-import { fetchImage, isPeersFault, resolveImage, type FetchRequest } from './fetch-image.ts'
-import { nameImage } from './name-image.ts'
+import { fetchImage, handOver, isPeersFault, resolveImage, type FetchRequest } from './fetch-image.ts'
 import { Providers } from './providers.ts'
 import { receivePacked } from './receive-packed.ts'
 import { checkName, lookUp } from './refs.ts'
-import { admit, trustQuestion } from './trust.ts'
+import { trustQuestion } from './trust.ts'
 
 /**
  * Brings an image with everything that it refers to and that is not here: dependencies first, the image itself last.
@@ -21,7 +20,7 @@ import { admit, trustQuestion } from './trust.ts'
  * was verified stays, and the next call goes on from there.
  */
 export async function fetchClosure(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const { narHash, askedBy } = await resolveImage(context, request.ref, request.signal)
+  const { narHash, askedBy, published } = await resolveImage(context, request.ref, request.signal)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const timeout = request.timeoutSeconds === undefined ? [] : [AbortSignal.timeout(request.timeoutSeconds * 1000)]
   const signal = AbortSignal.any([...timeout, ...request.signal === undefined ? [] : [request.signal]])
@@ -36,7 +35,7 @@ export async function fetchClosure(context: TaskContext, request: FetchRequest):
   }
   const row = context.catalog.get(narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot fetch ${narHash.toSri()}: it was removed meanwhile`)
-  return nameImage(context, await admit(context, row, askedBy), request.name)
+  return handOver(context, row, { askedBy, published, name: request.name })
 }
 
 async function isWhole({ catalog }: TaskContext, narHash: NarHash): Promise<boolean> {

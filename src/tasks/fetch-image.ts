@@ -41,9 +41,16 @@ export async function fetchImage(context: TaskContext, request: FetchRequest): P
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
   const row = known?.state === 'verified' ? known : await waitForFetch(context, { narHash, name: request.name, askedBy, published }, request)
-  // It may have been fetched for another caller, who asked for it in another way.
+  return handOver(context, row, { askedBy, published, name: request.name })
+}
+
+/**
+ * Gives a verified image to one who asked for it, with its name; it may have been fetched for another, who asked in another way.
+ * @throws NarvikError `refused` where it has too few signatures for the way in which it was asked for.
+ */
+export async function handOver(context: TaskContext, row: ImageRow, { askedBy, published, name }: Omit<Wish, 'narHash'>): Promise<ImageRow> {
   const admitted = await admit(context, notePublisher(context, row, published), askedBy)
-  return request.name === undefined && published !== undefined ? nameAsPublished(context, admitted, published) : nameImage(context, admitted, request.name)
+  return name === undefined && published !== undefined ? nameAsPublished(context, admitted, published) : nameImage(context, admitted, name)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
