@@ -149,7 +149,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     makePrivate: request => ({ ...known(request.ref), private: request.private }),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     list: () => [goodImage, badImage],
-    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], publishedNames: [publishedName], closure: null, journal: badDetails.journal.slice(0, 1) },
+    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], publishedNames: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     status: () => status,
     peers: () => [peer],
     publishName: () => publishedName,
