@@ -25,6 +25,7 @@ import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
+import { keepNames } from './tasks/published-names.ts'
 import { resumeWork } from './tasks/resume.ts'
 import { createChunkSource } from './tasks/chunk-source.ts'
 import { createClosureSource, createImageSource, type ServeParts } from './tasks/serve.ts'
@@ -98,12 +99,10 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => server.stop())
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
+  keepNames(context)
   stack.defer(startLooking(context))
-  const reload = new Reload({ keyring, node, logger, settle: async next => {
-    settings = settingsOf(next)
-    await reviewTrust(context)
-    announcer.announceAll(catalog)
-  } }, { config, load })
+  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context) }
+  const reload = new Reload({ keyring, node, logger, settle }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
   stack.defer(await tellReady(context))
@@ -118,6 +117,12 @@ async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
+}
+
+/** Other keys may be trusted now, and other images be announced. */
+async function takeUpSettings(context: TaskContext): Promise<void> {
+  await reviewTrust(context)
+  context.announcer.announceAll(context.catalog)
 }
 
 /** What this host remembers, with rows and files made to agree. */
@@ -175,13 +180,20 @@ async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts
   })
 }
 
-function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
+function settingsOf({ dataDir, fleetKeyFile, acceptFleetKeyFiles, nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
     announce: sharing.announce,
+    guarded: {
+      dataDir,
+      secrets: [
+        ...['identity.key', 'catalog.db', 'catalog.db-wal', 'catalog.db-shm', 'quarantine'].map(name => join(dataDir, name)),
+        ...acceptFleetKeyFiles, ...(fleetKeyFile === null ? [] : [fleetKeyFile]),
+      ],
+    },
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,

@@ -11,6 +11,7 @@ import { fromSqliteError, openDatabase, type Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
+import { PublishedNames } from './published-names.ts'
 import { putLists, register, registrationsOf } from './registrations.ts'
 import { toImageRow, toJournalEntry } from './rows.ts'
 import { prepareStatements, type Statements } from './statements.ts'
@@ -79,6 +80,8 @@ export class Catalog {
   readonly closures: WantedClosures
   /** The peers that are kept away, and were not long ago. */
   readonly bans: KeptBans
+  /** The published names that were seen. */
+  readonly names: PublishedNames
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -92,6 +95,7 @@ export class Catalog {
     this.knownPaths = new KnownPaths(database, now)
     this.closures = new WantedClosures(database)
     this.bans = new KeptBans(database)
+    this.names = new PublishedNames(database)
     this.#now = now
   }
 
