@@ -9,7 +9,7 @@ import { Metrics } from './metrics/metrics.ts'
 import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
-import { notifySystemd } from './notify.ts'
+import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
@@ -20,7 +20,7 @@ import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
 import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
-import { alignRoots } from './tasks/gc-roots.ts'
+import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
@@ -71,10 +71,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const node = await makeNode(config, keyring, { catalog, content, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
 
   const jobs = new Jobs()
+  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const context: TaskContext = {
-    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, receiving, logger,
+    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, receiving, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -90,7 +91,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   const stopResuming = resumeWork(context)
-  stack.defer(() => jobs.stop())
+  stack.defer(async () => { await Promise.all([jobs.stop(), closures.stop()]) })
   stack.defer(stopResuming)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
@@ -105,15 +106,18 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   } }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
-  await notifySystemd('ready')
+  stack.defer(await tellReady(context))
   logger.info('ready', { peerId: node.peerId, socket: config.socket })
   onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
 
-  const signal = await ended
+  await tellOfEnd(await ended, logger)
+  return 0
+}
+
+async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
-  return 0
 }
 
 /** What this host remembers, with rows and files made to agree. */
@@ -124,6 +128,18 @@ async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDispos
   stack.defer(() => { catalog.close() })
   await reconcile(catalog, content, { logger })
   return { content, catalog }
+}
+
+/** Tells systemd that the daemon is ready, and from then on that it is alive; answers with how to end that. */
+async function tellReady(context: TaskContext): Promise<() => void> {
+  await notifySystemd('ready')
+  return startHeartbeat({ check: () => { context.catalog.count('verified') }, status: () => statusLine(context), logger: context.logger })
+}
+
+/** What `systemctl status` shows. */
+function statusLine({ catalog, jobs, node }: TaskContext): string {
+  const peers = node.peers().filter(({ direction }) => direction !== null).length
+  return `${peers} peers, ${catalog.count('verified')} images verified, ${catalog.count('rejected')} rejected, ${jobs.list().length} under way`
 }
 
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
@@ -137,7 +153,7 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
 function startLooking(context: TaskContext): () => Promise<void> {
   const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  const looking = Promise.all([alignAllRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
   return async () => {
     ending.abort()
     await looking

@@ -2,6 +2,7 @@ import { changedKeys, type Config } from './config.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { readFleetKey } from './fleet-key.ts'
 import type { Logger } from './log.ts'
+import { notifySystemd } from './notify.ts'
 import { type FleetKeyring, type FleetKeys, fleetKeys, NO_FLEET } from './p2p/fleet.ts'
 import type { P2pNode } from './p2p/node.ts'
 
@@ -43,13 +44,20 @@ export class Reload {
   /** Never rejects; one after another where it is asked several times. */
   run(): Promise<void> {
     this.#turn = this.#turn.then(async () => {
+      await this.#notify('reloading')
       try {
         await this.#apply(this.#load())
       } catch (error) {
         this.#components.logger.error('the configuration was not reloaded, the one before stays in force', { reason: messageOf(error) })
       }
+      await this.#notify('ready')
     })
     return this.#turn
+  }
+
+  /** A reload goes on where systemd can't be told of it. */
+  async #notify(event: 'reloading' | 'ready'): Promise<void> {
+    await notifySystemd(event).catch((error: unknown) => { this.#components.logger.error('cannot tell systemd of the reload', { reason: messageOf(error) }) })
   }
 
   async #apply(config: Config): Promise<void> {

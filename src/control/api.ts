@@ -45,7 +45,7 @@ export const fetchRequest = z.strictObject({
   closure: z.exactOptional(z.boolean()),
   timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
 })
-export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
+export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)), repair: z.exactOptional(z.literal(true)) })
   .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
 export const installRequest = z.strictObject({ ref: refSchema, closure: z.exactOptional(z.boolean()), checkSignatures: z.exactOptional(z.boolean()) })
@@ -187,6 +187,7 @@ export const verifyResultSchema = z.object({
   verdict: z.enum(['pass', 'fail']),
   stages: z.array(stageSchema).readonly(),
   reason: z.string().nullable(),
+  repaired: z.exactOptional(z.object({ bytes: count, received: count })),
 })
 export const verifyReportSchema = z.object({ results: z.array(verifyResultSchema).readonly() })
 export type VerifyReportJson = z.output<typeof verifyReportSchema>
@@ -332,7 +333,7 @@ export interface LongWork {
 export interface Tasks {
   importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean } & LongWork): Promise<ImageJson>
   fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
-  verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
+  verifyImages(request: { readonly ref: Ref | 'all', readonly repair?: boolean | undefined } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
   makePrivate(request: { readonly ref: Ref, readonly private: boolean }): Awaitable<ImageJson>

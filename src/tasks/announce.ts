@@ -17,6 +17,9 @@ export class Announcer {
   readonly #policy: () => Sharing
   readonly #abort = new AbortController()
   readonly #pending = new Set<Promise<void>>()
+  /** Images that wait for their turn: a closure brings thousands at once. */
+  readonly #waiting: ImageRow[] = []
+  #tellers = 0
 
   /** `policy` says which images are announced, and is asked each time. */
   constructor({ router, logger }: { router: ContentRouter, logger: Logger }, { policy = () => 'everything' }: { policy?: () => Sharing } = {}) {
@@ -27,21 +30,34 @@ export class Announcer {
 
   /** Announces a verified image, or takes it back where the policy is against it, or the image is private. */
   announce(row: ImageRow): void {
-    this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
+    this.#waiting.push(row)
+    if (this.#tellers < ANNOUNCE_CONCURRENCY) void this.#tellWaiting()
+  }
+
+  async #tellWaiting(): Promise<void> {
+    this.#tellers++
+    // The last first: of a closure that is the image that others ask for.
+    for (let row = this.#waiting.pop(); row !== undefined && !this.#abort.signal.aborted; row = this.#waiting.pop()) {
+      const next = row
+      await this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(next))
+    }
+    this.#tellers--
   }
 
   /** Announces an image that is being received: some of its chunks are here. Nothing is vouched for. */
   announceReceiving(row: ImageRow): void {
     const { narHash, narSize } = row
     if (narSize === null || !this.#isShared(row)) return
-    this.#run(`announce ${narHash.toSri()}`, async () => {
+    void this.#run(`announce ${narHash.toSri()}`, async () => {
       await this.#router.announce({ narHash, narSize, manifestDigest: null }, { signal: this.#abort.signal })
     })
   }
 
   /** Takes an image back that is no longer verified here. */
   withdraw(narHash: NarHash): void {
-    this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
+    const waiting = this.#waiting.findIndex(row => row.narHash.equals(narHash))
+    if (waiting !== -1) this.#waiting.splice(waiting, 1)
+    void this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
   }
 
   /** The same for all that is verified, a few at a time; for the start, and when the policy changes. */
@@ -53,7 +69,7 @@ export class Announcer {
         if (row !== undefined && !this.#abort.signal.aborted) await this.#tell(row)
       }
     }
-    for (let turn = 0; turn < ANNOUNCE_CONCURRENCY; turn++) this.#run('announce the images', tellRest)
+    for (let turn = 0; turn < ANNOUNCE_CONCURRENCY; turn++) void this.#run('announce the images', tellRest)
   }
 
   async stop(): Promise<void> {
@@ -78,10 +94,12 @@ export class Announcer {
     return policy === 'everything' || (policy === 'named' && name !== null)
   }
 
-  #run(action: string, work: () => Promise<void>): void {
+  /** Never rejects. */
+  #run(action: string, work: () => Promise<void>): Promise<void> {
     const task = work().catch((error: unknown) => {
       if (!this.#abort.signal.aborted) this.#logger.warn(`Cannot ${action}`, { reason: messageOf(error) })
     }).finally(() => { this.#pending.delete(task) })
     this.#pending.add(task)
+    return task
   }
 }

@@ -140,7 +140,7 @@ export class FakeFleet {
     this.#router = new MemoryRouter(this.#network, { peerId: 'this-host' })
     const jobs = new Jobs()
     this.context = {
-      ...store, jobs, nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
+      ...store, jobs, closures: new Jobs(), nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
       receiving: new Receiving(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
       settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
@@ -210,7 +210,6 @@ const noNix: TaskContext['nix'] = {
   addPath: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   startStoreDaemon: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
-  addRoot: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   hasRoot: () => Promise.resolve(false),
 }
 
