@@ -23,6 +23,7 @@ import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
+import { Installer } from './tasks/installer.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { keepNames } from './tasks/published-names.ts'
@@ -100,8 +101,9 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
   keepNames(context)
-  stack.defer(startLooking(context))
-  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context) }
+  const installer = stack.use(new Installer(context))
+  stack.defer(startLooking(context, installer))
+  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, installer) }
   const reload = new Reload({ keyring, node, logger, settle }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
@@ -119,10 +121,11 @@ async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
 }
 
-/** Other keys may be trusted now, and other images be announced. */
-async function takeUpSettings(context: TaskContext): Promise<void> {
+/** Other keys may be trusted now, other images be announced, and others be installed. */
+async function takeUpSettings(context: TaskContext, installer: Installer): Promise<void> {
   await reviewTrust(context)
   context.announcer.announceAll(context.catalog)
+  installer.takeUpAll()
 }
 
 /** What this host remembers, with rows and files made to agree. */
@@ -156,9 +159,9 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
 }
 
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
-function startLooking(context: TaskContext): () => Promise<void> {
+function startLooking(context: TaskContext, installer: Installer): () => Promise<void> {
   const ending = new AbortController()
-  const looking = Promise.all([alignAllRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  const looking = Promise.all([alignAllRoots(context, ending.signal).then(() => { installer.takeUpAll() }), checkRegistrations(context, ending.signal)])
   return async () => {
     ending.abort()
     await looking
@@ -196,6 +199,7 @@ function settingsOf({ dataDir, fleetKeyFile, acceptFleetKeyFiles, nix, fetch, tr
     },
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
+    installFetched: nix.installFetched,
     providerWaitMs: fetch.providerWaitSeconds * 1000,
     stallMs: fetch.stallSeconds * 1000,
     slowBytesPerSecond: SLOW_BYTES_PER_SECOND,

@@ -10,7 +10,7 @@ import type { P2pNode } from './p2p/node.ts'
 const HOT_KEYS: ReadonlySet<string> = new Set([
   'fleet_key_file', 'accept_fleet_key_files', 'peers.allow', 'peers.deny', 'sharing.announce',
   'trust.keys', 'trust.signatures_by_hash', 'trust.signatures_by_store_path', 'trust.signatures_by_name',
-  'nix.enabled', 'nix.store_add_max_bytes', 'fetch.provider_wait_seconds',
+  'nix.enabled', 'nix.store_add_max_bytes', 'nix.install_fetched', 'fetch.provider_wait_seconds',
 ])
 
 export interface ReloadComponents {

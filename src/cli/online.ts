@@ -28,8 +28,8 @@ export function importImage(path: string, { name, closure, private: isPrivate }:
   }
 }
 
-export function fetchImage(ref: string, { name, timeout, closure }: Named & { readonly timeout?: number }): Action {
-  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
+export function fetchImage(ref: string, { name, timeout, closure, install }: Named & { readonly timeout?: number, readonly install?: boolean }): Action {
+  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(install === true ? { install } : {}), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
   return async ({ client, onProgress }) => answer(await client().fetch(request, { onProgress }), views.imageView)
 }
 
@@ -146,6 +146,11 @@ function verifyFailure({ results }: VerifyReportJson): NarvikError | undefined {
   if (failed.length === 0) return undefined
   if (failed.every(result => isPolicyRefusal(result))) {
     return new NarvikError('refused', `Cannot accept ${failed.length} of ${plural(results.length, 'image')}: found too few trusted signatures, needed those of the policy`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
+  }
+  if (failed.every(({ stages }) => stages.every(({ stage, verdict }) => verdict !== 'fail' || stage === 'nix-store'))) {
+    return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')} in the Nix store: found that ${failed[0]?.reason ?? 'Nix says no'}, needed it intact`, {
+      hint: 'Have Nix repair it: nix-store --repair-path PATH; or delete it there, and install it again',
+    })
   }
   return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')}: found other bytes on disk, needed those of their NAR hashes`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
 }

@@ -44,6 +44,7 @@ export const fetchRequest = z.strictObject({
   ref: refSchema,
   name: z.exactOptional(newName),
   closure: z.exactOptional(z.boolean()),
+  install: z.exactOptional(z.boolean()),
   timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
 })
 export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)), repair: z.exactOptional(z.literal(true)) })

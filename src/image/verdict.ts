@@ -12,7 +12,7 @@ export interface SignatureFinding {
 
 /** The outcome of one stage of the verify pipeline, with what it saw. */
 export interface StageResult {
-  /** `shape`, `size`, `nar-hash`, `metadata`, `signatures`, `registration` */
+  /** `shape`, `size`, `nar-hash`, `metadata`, `signatures`, `registration`, `nix-store` */
   readonly stage: string
   readonly verdict: 'pass' | 'fail' | 'skipped'
   /** One sentence for a person. */

@@ -276,6 +276,13 @@ export class Catalog {
     })
   }
 
+  setNote(narHash: NarHash, note: string | null): ImageRow {
+    return this.#write(`note something of ${narHash.toSri()}`, () => {
+      this.#sql.setNote.run({ narHash: narHash.bytes, note })
+      return this.#require(narHash, 'note')
+    })
+  }
+
   /** Puts down that the holder of a public key (hex) has published a name for the image. */
   setPublisher(narHash: NarHash, publisher: string): ImageRow {
     return this.#write(`note who published ${narHash.toSri()}`, () => {

@@ -23,6 +23,7 @@ export interface Statements {
   readonly setState: Statement<[object]>
   readonly setAskedBy: Statement<[object]>
   readonly setPrivate: Statement<[object]>
+  readonly setNote: Statement<[object]>
   readonly setPublisher: Statement<[object]>
   readonly setVouchedBy: Statement<[object]>
   readonly setManifestDigest: Statement<[object]>
@@ -68,6 +69,7 @@ export function prepareStatements(database: Database): Statements {
       WHERE nar_hash = @narHash`),
     setName: database.prepare('UPDATE images SET name = @name WHERE nar_hash = @narHash'),
     setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
+    setNote: database.prepare('UPDATE images SET note = @note WHERE nar_hash = @narHash'),
     setPrivate: database.prepare('UPDATE images SET private = @isPrivate WHERE nar_hash = @narHash'),
     setPublisher: database.prepare('UPDATE images SET publisher = @publisher WHERE nar_hash = @narHash'),
     setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),

@@ -3,8 +3,7 @@ import type { TaskContext } from './context.ts'
 import { explainImage } from './explain-image.ts'
 import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
-import { fetchClosure } from './fetch-closure.ts'
-import { fetchImage, type FetchRequest } from './fetch-image.ts'
+import { fetchAndInstall, type FetchAndInstallRequest } from './fetch-and-install.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
@@ -36,7 +35,7 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
   const { catalog, jobs, node } = context
   return {
     importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
-    fetchImage: async (request: FetchRequest & Whole) => presentImage(context, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
+    fetchImage: async (request: FetchAndInstallRequest) => presentImage(context, await fetchAndInstall(context, request)),
     verifyImages: async (request: VerifyRequest & { readonly repair?: boolean | undefined }) => ({ results: (await (request.repair === true ? repairImages : verifyImages)(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),

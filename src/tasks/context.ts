@@ -17,7 +17,7 @@ export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
   readonly node: FleetNode
-  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon'>
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon' | 'verify'>
   readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
   /** The fetches of closures: one job for the image that a closure is of, beside those for each of its paths. */
@@ -48,6 +48,8 @@ export interface TaskSettings {
   readonly useNix: boolean
   /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */
   readonly storeAddMaxBytes: number
+  /** Whether what is fetched is installed in the Nix store by itself. */
+  readonly installFetched: boolean
   /** Milliseconds that a fetch waits for a first or a next provider. */
   readonly providerWaitMs: number
   /** Milliseconds over which a provider's speed is judged, and without a byte after which it is left. */

@@ -169,7 +169,7 @@ export class FakeFleet {
       ...store, jobs, closures: new Jobs(), nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
       receiving: new Receiving(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
-      settings: { announce: 'everything', guarded: { dataDir: store.content.dataDir, secrets: [join(store.content.dataDir, 'catalog.db')] }, useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      settings: { announce: 'everything', guarded: { dataDir: store.content.dataDir, secrets: [join(store.content.dataDir, 'catalog.db')] }, useNix: true, storeAddMaxBytes: 0, installFetched: false, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }
@@ -235,7 +235,7 @@ const noNix: TaskContext['nix'] = {
   pathInfo: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   canWriteStore: () => Promise.resolve(false),
   addPath: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
-  closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
+  verify: () => Promise.reject(new Error('there is no Nix')), closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   startStoreDaemon: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   hasRoot: () => Promise.resolve(false),
 }
