@@ -26,6 +26,7 @@ import type { TaskContext } from './tasks/context.ts'
 import { Installer } from './tasks/installer.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
+import { keepNames } from './tasks/published-names.ts'
 import { resumeWork } from './tasks/resume.ts'
 import { createChunkSource } from './tasks/chunk-source.ts'
 import { createClosureSource, createImageSource, type ServeParts } from './tasks/serve.ts'
@@ -99,14 +100,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => server.stop())
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
+  keepNames(context)
   const installer = stack.use(new Installer(context))
   stack.defer(startLooking(context, installer))
-  const reload = new Reload({ keyring, node, logger, settle: async next => {
-    settings = settingsOf(next)
-    await reviewTrust(context)
-    announcer.announceAll(catalog)
-    installer.takeUpAll()
-  } }, { config, load })
+  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, installer) }
+  const reload = new Reload({ keyring, node, logger, settle }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
   stack.defer(await tellReady(context))
@@ -121,6 +119,13 @@ async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
+}
+
+/** Other keys may be trusted now, other images be announced, and others be installed. */
+async function takeUpSettings(context: TaskContext, installer: Installer): Promise<void> {
+  await reviewTrust(context)
+  context.announcer.announceAll(context.catalog)
+  installer.takeUpAll()
 }
 
 /** What this host remembers, with rows and files made to agree. */
@@ -178,13 +183,20 @@ async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts
   })
 }
 
-function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
+function settingsOf({ dataDir, fleetKeyFile, acceptFleetKeyFiles, nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
     announce: sharing.announce,
+    guarded: {
+      dataDir,
+      secrets: [
+        ...['identity.key', 'catalog.db', 'catalog.db-wal', 'catalog.db-shm', 'quarantine'].map(name => join(dataDir, name)),
+        ...acceptFleetKeyFiles, ...(fleetKeyFile === null ? [] : [fleetKeyFile]),
+      ],
+    },
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     installFetched: nix.installFetched,

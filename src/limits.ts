@@ -87,6 +87,10 @@ export const MAX_LISTED_PEERS = 4096
 export const MAX_RECORD_BYTES = 4 * KIB
 /** Milliseconds that a provider or metadata record lives after it was announced. */
 export const RECORD_LIFETIME_MS = 30 * 60 * SECOND
+/** Milliseconds for which a published name may be valid: a little more than a year. */
+export const MAX_NAME_VALIDITY_MS = 400 * 24 * 3600 * SECOND
+/** Milliseconds for the look-up of a published name. */
+export const NAME_LOOKUP_MS = 6 * SECOND
 /** Milliseconds of clock difference between hosts that a record's times may show. */
 export const CLOCK_SKEW_MS = 5 * 60 * SECOND
 /** Milliseconds for one look-up in the DHT. */

@@ -37,6 +37,10 @@ export function list(): Action {
   return async ({ client }) => answer(await client().list(), views.imageListView)
 }
 
+export function names(): Action {
+  return async ({ client }) => answer(await client().names(), views.publishedNamesView)
+}
+
 export function show(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().show(checked), views.imageDetailsView)

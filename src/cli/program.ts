@@ -8,6 +8,7 @@ import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
+import { publish, type PublishOptions } from './publish.ts'
 import { EXAMPLES } from './examples.ts'
 import { installService } from './service.ts'
 
@@ -82,6 +83,7 @@ export function usageError({ code, message, exitCode }: CommanderError, args: re
 /** Makes Commander's own messages fit the sentence. */
 const WORDING: readonly (readonly [RegExp, string])[] = [
   [/^unknown /, 'an unknown '],
+  [/^required option '(\S+).*' not specified$/, 'no $1'],
   [/^missing required argument '(.*)'$/, 'no $1'],
   [/^option '(\S+).*' argument missing$/, 'no value for $1'],
   [/^option '(\S+)' cannot be used with option '(\S+)'$/, '$1 and $2 together'],
@@ -121,7 +123,13 @@ function addOnline(program: Command, { run }: Runner): void {
     .option('--timeout <seconds>', 'give up after this time', parseSeconds)
     .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, install?: boolean, timeout?: number }) => run(online.fetchImage(ref, options), options))
   common(program.command('list')).description('show the catalog')
-    .action((options: CommonOptions) => run(online.list(), options))
+    .option('--names', 'the published names, with who published them and when')
+    .action((options: CommonOptions & { names?: boolean }) => run(options.names === true ? online.names() : online.list(), options))
+  common(program.command('publish <REF>')).description('let a name stand for an image, for everybody who trusts the key')
+    .requiredOption('--name <name>', 'the name')
+    .requiredOption('--key <file>', 'the secret key, as Nix makes them; it is read here, and the daemon never sees it')
+    .option('--valid <days>', 'how long the name is valid', parseDays, 90)
+    .action((ref: string, options: CommonOptions & PublishOptions) => run(publish(ref, options), options))
   common(program.command('explain <REF>')).description('tell why an image is where it is, and where its bytes came from')
     .action((ref: string, options: CommonOptions) => run(online.explain(ref), options))
   common(program.command('show <REF>')).description('show an image with its journal and the evidence')
@@ -206,4 +214,9 @@ function collect(value: string, before: readonly string[] = []): string[] {
 function parseSeconds(text: string): number {
   if (/^\d+(\.\d+)?$/.test(text) && Number(text) > 0) return Number(text)
   throw new NarvikError('invalid-argument', `Cannot take --timeout: found ${JSON.stringify(text)}, needed a number of seconds above 0`)
+}
+
+function parseDays(text: string): number {
+  if (/^\d{1,3}$/.test(text) && Number(text) > 0 && Number(text) <= 400) return Number(text)
+  throw new NarvikError('invalid-argument', `Cannot take --valid: found ${JSON.stringify(text)}, needed a number of days from 1 to 400`)
 }

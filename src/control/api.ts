@@ -4,6 +4,7 @@ import { imageName, narHashText } from '../image/metadata.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import { MAX_REF_CHARS, tryParseRef, type Ref } from '../image/ref.ts'
 import { STATES } from '../image/states.ts'
+import { MAX_RECORD_BYTES } from '../limits.ts'
 import type { Evidence, PeerShare, SignatureFinding, StageResult } from '../image/verdict.ts'
 import { VOUCHERS } from '../image/voucher.ts'
 
@@ -137,10 +138,28 @@ export const journalEntrySchema = z.object({
 })
 export type JournalEntryJson = z.output<typeof journalEntrySchema>
 
+export const publishedNameSchema = z.object({
+  name: z.string(),
+  /** The public key, as Nix writes it. */
+  publisher: z.string(),
+  narHash: sri,
+  seq: count,
+  publishedAt: time,
+  expiresAt: time,
+  /** Whether the configuration trusts the publisher. */
+  trusted: z.boolean(),
+  /** Whether this host has published it, and keeps it in the DHT. */
+  own: z.boolean(),
+})
+export type PublishedNameJson = z.output<typeof publishedNameSchema>
+export const publishedNameListSchema = z.array(publishedNameSchema)
+
 /** An image with its whole journal, oldest entry first. */
 export const imageDetailsSchema = imageSchema.extend({
   /** Further store paths with the same contents. */
   otherStorePaths: z.array(z.string()).readonly(),
+  /** The published names that stand for it. */
+  publishedNames: publishedNameListSchema.readonly(),
   /** The store path with everything that it refers to, as far as it is verified here; null for what is none, or not verified. */
   closure: z.object({
     paths: count,
@@ -240,6 +259,11 @@ export const peerSchema = z.object({
 })
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
+
+export const publishRequest = z.strictObject({
+  /** A signed record, as docs/SECURITY.md has it; base64. */
+  record: z.base64().max(2 * MAX_RECORD_BYTES),
+})
 
 /** A peer's name in a request: base58, as every command prints it. */
 export const peerIdParams = z.strictObject({ peerId: z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…') })
@@ -345,6 +369,9 @@ export interface Tasks {
   explain(ref: Ref): Awaitable<ExplanationJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
+  publishName(request: { readonly record: Uint8Array }): Awaitable<PublishedNameJson>
+  /** The newest record that was seen of each published name. */
+  names(): Awaitable<PublishedNameJson[]>
   /** The bans that are in force. */
   bans(): Awaitable<BanJson[]>
   /** The ban as it was; `not-found` where there is none in force. */

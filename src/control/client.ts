@@ -3,9 +3,9 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, explanationSchema, exportResultSchema, hostEventSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
+  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, explanationSchema, exportResultSchema, hostEventSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema, publishedNameListSchema, publishedNameSchema,
   statusSchema, transferListSchema, verifyReportSchema,
-  type BanJson, type ErrorBody, type ExplanationJson, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
+  type BanJson, type ErrorBody, type ExplanationJson, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type PublishedNameJson, type StatusJson,
   type TransferJson, type VerifyReportJson,
 } from './api.ts'
 
@@ -106,6 +106,15 @@ export class ControlClient {
 
   install(request: { readonly ref: string, readonly closure?: boolean, readonly checkSignatures?: boolean }, options?: WorkOptions): Promise<InstallResultJson> {
     return this.#work('/v1/install', request, installResultSchema, options)
+  }
+
+  names(options?: CallOptions): Promise<PublishedNameJson[]> {
+    return this.#ask('GET', '/v1/names', publishedNameListSchema, options)
+  }
+
+  /** `record`: base64. */
+  publish(request: { readonly record: string }, options?: CallOptions): Promise<PublishedNameJson> {
+    return this.#ask('POST', '/v1/publish', publishedNameSchema, options, JSON.stringify(request))
   }
 
   makePrivate(request: { readonly ref: string, readonly private: boolean }, options?: CallOptions): Promise<ImageJson> {

@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, importRequest, installRequest, noFields, peerIdParams, privateRequest, refParams, verifyRequest,
+  exportRequest, fetchRequest, importRequest, installRequest, noFields, peerIdParams, privateRequest, publishRequest, refParams, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -36,6 +36,8 @@ export const ROUTES: readonly Route[] = [
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
   short('GET', '/v1/images/:ref/explanation', refParams, (tasks, { ref }) => tasks.explain(ref)),
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
+  short('GET', '/v1/names', noFields, tasks => tasks.names()),
+  short('POST', '/v1/publish', publishRequest, (tasks, { record }) => tasks.publishName({ record: Buffer.from(record, 'base64') })),
   short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),

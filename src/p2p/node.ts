@@ -21,6 +21,7 @@ import { metaHandler } from './meta/handler.ts'
 import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
+import { DhtNames, NameBook, type NameDirectory } from './names.ts'
 import { Neighbours } from './neighbours.ts'
 import { PeerLimits } from './peer-limits.ts'
 import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
@@ -87,7 +88,8 @@ export async function createNode({ logger, source, closures, chunks, banStore, l
   const bans = new Bans({ store: banStore, now })
   const gate = new Gate(bans, init.peers)
   const book = new RecordBook({ now })
-  const stack = await createStack({ gater: gate.gater, book, logger }, {
+  const nameBook = new NameBook({ now })
+  const stack = await createStack({ gater: gate.gater, book, names: nameBook, logger }, {
     privateKey, listen: init.listen, mdns: init.mdns ?? false, fleet, agent: init.agent ?? 'narvik',
   })
   const isBanned = (peerId: string): boolean => gate.refuses(peerId)
@@ -99,14 +101,16 @@ export async function createNode({ logger, source, closures, chunks, banStore, l
     dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
+  const names = new DhtNames({ dht, table: routingTable, book: nameBook, logger }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
+  return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
 }
 
 interface Parts {
   readonly stack: Stack
   readonly router: DhtRouter
+  readonly names: DhtNames
   readonly neighbours: Neighbours
   readonly mesh: Mesh
   readonly sweep: RecordSweep<unknown>
@@ -157,13 +161,17 @@ export class P2pNode implements StreamOpener {
     return this.#parts.router
   }
 
+  get names(): NameDirectory {
+    return this.#parts.names
+  }
+
   /** Peers that this host's DHT knows to answer. */
   get routingPeers(): number {
     return insideOf(this.#parts.stack.services.dht).routingTable.size
   }
 
   async start(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
+    const { stack, router, names, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
     const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
@@ -180,6 +188,7 @@ export class P2pNode implements StreamOpener {
     })
     stack.addEventListener('connection:open', ({ detail }) => { this.#onConnection(detail) })
     router.start()
+    names.start()
     neighbours.start()
     this.#liveness.start()
     sweep.start()
@@ -194,7 +203,7 @@ export class P2pNode implements StreamOpener {
 
   /** Ends open transfers with `interrupted`, and then the connections. */
   async stop(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep } = this.#parts
+    const { stack, router, names, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
     clearInterval(this.#turnsTimer)
     mesh.stop()
@@ -203,7 +212,7 @@ export class P2pNode implements StreamOpener {
     sweep.stop()
     await stack.unhandle([...PROTOCOLS])
     const served = Promise.allSettled(this.#serving)
-    await Promise.race([Promise.all([served, router.stop()]), delay(STOP_TIMEOUT_MS)])
+    await Promise.race([Promise.all([served, router.stop(), names.stop()]), delay(STOP_TIMEOUT_MS)])
     await stack.stop()
   }
 

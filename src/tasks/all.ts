@@ -7,7 +7,8 @@ import { fetchAndInstall, type FetchAndInstallRequest } from './fetch-and-instal
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
-import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentName, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { publishName } from './published-names.ts'
 import { repairImages } from './repair-image.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
@@ -41,10 +42,12 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
     makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(context, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(context, await removeImage(context, request)),
     list: () => catalog.list().map(row => presentImage(context, row)),
-    show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
+    show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref), context.settings.trust.keys),
     explain: (ref: Ref) => explainImage(context, ref),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    publishName: async ({ record }: { readonly record: Uint8Array }) => presentName({ record: await publishName(context, record), own: true }, context.settings.trust.keys),
+    names: () => catalog.names.list().map(kept => presentName(kept, context.settings.trust.keys)),
     bans: () => node.bans().map(presentBan),
     unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
     metrics: () => metrics.text(),

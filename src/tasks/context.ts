@@ -7,6 +7,7 @@ import type { P2pNode } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
+import type { GuardedPaths } from './guarded-paths.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
 import type { Receiving } from './swarm/receiving.ts'
@@ -35,12 +36,14 @@ export interface TrustSettings {
 }
 
 /** What the tasks use of the network. */
-export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'ban' | 'bans' | 'unban' | 'isBanned'>
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'names' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'ban' | 'bans' | 'unban' | 'isBanned'>
 
 export interface TaskSettings {
   readonly trust: TrustSettings
   /** Which images the fleet is told of. */
   readonly announce: Sharing
+  /** What clients get neither to read nor to write. */
+  readonly guarded: GuardedPaths
   /** Whether Nix is asked at all. */
   readonly useNix: boolean
   /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */

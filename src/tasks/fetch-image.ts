@@ -13,7 +13,8 @@ import { askForSignatures } from './ask-for-signatures.ts'
 import { introduce, type Introduction } from './introduction.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
-import { nameImage } from './name-image.ts'
+import { nameAsPublished, nameImage } from './name-image.ts'
+import { findPublished, notePublisher, type Published } from './published-names.ts'
 import { checkName, lookUp } from './refs.ts'
 import { settle } from './settle.ts'
 import { SwarmAttempt } from './swarm/attempt.ts'
@@ -25,7 +26,7 @@ import { waitFor } from './wait-for.ts'
 const MAX_ROUNDS = 8
 
 export interface FetchRequest {
-  /** A NAR hash; or the store path or name of an image that the catalog knows already. */
+  /** A NAR hash; a name that a trusted publisher has given; or the store path or name of an image that the catalog knows already. */
   readonly ref: Ref
   readonly name?: string | undefined
   /** Seconds that the caller waits; the fetch itself goes on after that. */
@@ -39,13 +40,21 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const { narHash, askedBy } = resolveImage(context, request.ref)
+  // A hash is taken up at once; a name has to be looked up first.
+  const { narHash, askedBy, published } = request.ref.kind === 'name' ? await resolveImage(context, request.ref, request.signal) : resolveHere(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
-  if (known?.state === 'verified') return nameImage(context, await admit(context, known, askedBy), request.name)
-  const row = await waitForFetch(context, { narHash, name: request.name, askedBy }, request)
-  // It may have been fetched for another caller, who asked for it in another way.
-  return nameImage(context, await admit(context, row, askedBy), request.name)
+  const row = known?.state === 'verified' ? known : await waitForFetch(context, { narHash, name: request.name, askedBy, published }, request)
+  return handOver(context, row, { askedBy, published, name: request.name })
+}
+
+/**
+ * Gives a verified image to one who asked for it, with its name; it may have been fetched for another, who asked in another way.
+ * @throws NarvikError `refused` where it has too few signatures for the way in which it was asked for.
+ */
+export async function handOver(context: TaskContext, row: ImageRow, { askedBy, published, name }: Omit<Wish, 'narHash'>): Promise<ImageRow> {
+  const admitted = await admit(context, notePublisher(context, row, published), askedBy)
+  return name === undefined && published !== undefined ? nameAsPublished(context, admitted, published) : nameImage(context, admitted, name)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
@@ -61,19 +70,28 @@ export interface Wish {
   readonly narHash: NarHash
   readonly name: string | undefined
   readonly askedBy: RefKind
+  /** Who has named it, where it is asked for by a published name. */
+  readonly published?: Published | undefined
 }
 
 /**
  * The NAR hash that is meant, and whose word that rests on. A name in the catalog was given by this host, so it stands
- * for the hash as it was asked for then; that a store path has this hash may be a peer's claim.
- * @throws NarvikError `not-found` for a name or store path that the catalog doesn't know.
+ * for the hash as it was asked for then, unless a trusted publisher has given the name a meaning; that a store path has
+ * this hash may be a peer's claim.
+ * @throws NarvikError `not-found` for a name or store path that nobody knows; see also `findPublished`.
  */
-export function resolveImage({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy'> {
+export async function resolveImage(context: TaskContext, ref: Ref, signal?: AbortSignal): Promise<Pick<Wish, 'narHash' | 'askedBy' | 'published'>> {
+  const published = ref.kind === 'name' ? await findPublished(context, ref, signal) : undefined
+  return published === undefined ? resolveHere(context, ref) : { narHash: published.narHash, askedBy: 'name', published }
+}
+
+/** What this host itself knows of a reference. */
+function resolveHere({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
   if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
   const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
   if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
-  throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, needed a NAR hash`, {
-    hint: 'Ask the host that has it for the hash: `narvik show` prints it there',
+  throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, and no name that a trusted key has published, needed a NAR hash`, {
+    hint: 'Ask the host that has it for the hash: `narvik show` prints it there; published names need the key of their publisher in trust.keys',
   })
 }
 
@@ -103,13 +121,15 @@ function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
 }
 
 /** Puts the image into state `wanted`; says whether the catalog didn't know it before. */
-export function want({ catalog }: Pick<TaskContext, 'catalog'>, { narHash, name, askedBy }: Wish): boolean {
+export function want({ catalog }: Pick<TaskContext, 'catalog'>, { narHash, name, askedBy, published }: Wish): boolean {
   const row = catalog.get(narHash)
   if (row === undefined) {
     catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null, askedBy })
+    if (published !== undefined) catalog.setPublisher(narHash, published.publisher)
     return true
   }
   if (row.state !== 'verified') catalog.setAskedBy(narHash, askedBy)
+  if (published !== undefined) catalog.setPublisher(narHash, published.publisher)
   if (name !== undefined) catalog.setName(narHash, name)
   return false
 }

@@ -12,7 +12,9 @@ export interface ProvidersInit {
   readonly signal: AbortSignal
 }
 
-const NOBODY: ReadonlySet<string> = new Set()
+/** Whether a peer is not wanted now. */
+type Except = (peerId: string) => boolean
+const NOBODY: Except = () => false
 /** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last. */
 const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000 }
 
@@ -40,7 +42,7 @@ export class Providers {
    * The next provider to try that is not among those `except`ed; waits for one to appear.
    * @throws NarvikError `no-provider` when none has moved the image on for `waitMs`, saying what the known ones did.
    */
-  async next({ except = NOBODY }: { except?: ReadonlySet<string> } = {}): Promise<Provider> {
+  async next({ except = NOBODY }: { except?: Except } = {}): Promise<Provider> {
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
       const found = this.#untried(except) ?? await this.#lookUp(except)
       if (found !== undefined) {
@@ -125,7 +127,7 @@ export class Providers {
     return found
   }
 
-  async #askRouter(onUsable: (provider: Provider) => void, except: ReadonlySet<string>): Promise<void> {
+  async #askRouter(onUsable: (provider: Provider) => void, except: Except): Promise<void> {
     const { narHash, signal } = this.#init
     for await (const provider of this.#node.router.find(narHash, { signal: AbortSignal.any([signal, this.#closed.signal]) })) {
       this.#known.set(provider.peerId, provider)
@@ -133,8 +135,8 @@ export class Providers {
     }
   }
 
-  #isUsable({ peerId }: Provider, except: ReadonlySet<string>): boolean {
-    return !this.#tried.has(peerId) && !except.has(peerId) && this.isWelcome(peerId)
+  #isUsable({ peerId }: Provider, except: Except): boolean {
+    return !this.#tried.has(peerId) && !except(peerId) && this.isWelcome(peerId)
   }
 
   #none(): NarvikError {

@@ -7,6 +7,7 @@ import { ChunkListBuilder } from '../../src/image/chunk-list.ts'
 import { type ChunkSet, chunksOf } from '../../src/image/chunk-set.ts'
 import { decodeManifest, encodeManifest, manifestDigest } from '../../src/image/manifest.ts'
 import type { ImageMetadata } from '../../src/image/metadata.ts'
+import { readNameRecord } from '../../src/image/name-record.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
 import { chunkTree } from '../../src/nar/hash-tree.ts'
@@ -16,6 +17,7 @@ import { Turns } from '../../src/p2p/chunks/turns.ts'
 import { metaHandler } from '../../src/p2p/meta/handler.ts'
 import { META_PROTOCOL } from '../../src/p2p/meta/messages.ts'
 import { narHandler } from '../../src/p2p/nar/handler.ts'
+import { NameBook, type NameDirectory, type PublishedName } from '../../src/p2p/names.ts'
 import type { ChunkHolding, ImageSource, OpenStream } from '../../src/p2p/protocol.ts'
 import { MemoryNetwork, MemoryRouter } from '../../src/p2p/router-memory.ts'
 import { Slots } from '../../src/p2p/slots.ts'
@@ -127,10 +129,34 @@ function holdingOf(peer: FakePeer, narHash: NarHash, digest: string): ChunkHoldi
   return holding
 }
 
+/** Published names without a network: `found` is what the DHT answers. */
+export class MemoryNames implements NameDirectory {
+  readonly found = new Map<string, PublishedName>()
+  readonly kept: PublishedName[] = []
+  book = new NameBook()
+
+  accept(value: Uint8Array): ReturnType<NameDirectory['accept']> {
+    return this.book.accept(readNameRecord(value).key, value)
+  }
+
+  async keep(published: PublishedName): Promise<void> {
+    await Promise.resolve()
+    this.kept.push(published)
+  }
+
+  async find(publisher: string, name: string): Promise<PublishedName | undefined> {
+    const value = this.found.get(`${publisher}/${name}`)?.value
+    if (value !== undefined) await this.accept(value).catch(() => undefined)
+    return this.book.newest(publisher, name)
+  }
+}
+
 /** One host whose tasks are tested: a real store, and a network whose peers are made up. */
 export class FakeFleet {
   readonly context: TaskContext
   readonly banned = new Map<string, string>()
+  /** What the fleet's publishers have said; shared with nobody. */
+  readonly names = new MemoryNames()
   readonly #network = new MemoryNetwork()
   readonly #router: MemoryRouter
   readonly #peers = new Map<string, FakePeer>()
@@ -143,7 +169,7 @@ export class FakeFleet {
       ...store, jobs, closures: new Jobs(), nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
       receiving: new Receiving(),
       announcer: new Announcer({ router: this.#router, logger: silentLogger }),
-      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, installFetched: false, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      settings: { announce: 'everything', guarded: { dataDir: store.content.dataDir, secrets: [join(store.content.dataDir, 'catalog.db')] }, useNix: true, storeAddMaxBytes: 0, installFetched: false, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }
@@ -172,6 +198,7 @@ export class FakeFleet {
       peerId: 'this-host',
       addresses: [],
       router: this.#router,
+      names: this.names,
       peers: () => [],
       routingPeers: 0,
       traffic: new Map(),

@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, PublishedNameJson, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -47,6 +47,7 @@ const stages = [
 const badDetails: ImageDetailsJson = {
   ...badImage,
   otherStorePaths: [],
+  publishedNames: [],
   closure: null,
   journal: [
     { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', code: 'asked-for', evidence: null },
@@ -90,6 +91,11 @@ const peer: PeerJson = {
   banned: false,
   bytesReceived: 644_245_094,
   bytesSent: 0,
+}
+
+const publishedName: PublishedNameJson = {
+  name: 'web', publisher: 'fleet-1:5uBQxKvGn06LEcJSv0c6iOfSxbrYyVCQNNysZUj04hI=', narHash: GOOD_HASH, seq: 1_772_366_400_000,
+  publishedAt: '2026-03-01T12:00:00.000Z', expiresAt: '2199-05-30T12:00:00.000Z', trusted: true, own: true,
 }
 
 const ban: BanJson = { peerId: PEER, reason: 'its bytes do not give the NAR hash', since: '2026-03-01T12:00:00.000Z', until: '2026-03-01T13:00:00.000Z', times: 1 }
@@ -143,7 +149,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     makePrivate: request => ({ ...known(request.ref), private: request.private }),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     list: () => [goodImage, badImage],
-    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
+    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], publishedNames: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     explain: ref => {
       const { narHash, narSize, name, state, reason } = known(ref)
       const isBad = known(ref) === badImage
@@ -158,6 +164,8 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     },
     status: () => status,
     peers: () => [peer],
+    publishName: () => publishedName,
+    names: () => [publishedName],
     bans: () => [ban],
     unban: ({ peerId }) => {
       if (peerId === PEER) return ban

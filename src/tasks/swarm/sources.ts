@@ -29,6 +29,8 @@ export interface SourcesParts {
 
 /** Milliseconds from one look at the clock to the next. */
 const TICK_MS = 100
+/** Milliseconds before a peer that has failed is tried again: first, and at most. */
+const REST_MS = { first: 2000, last: 30_000 }
 
 /** The peers that one image is received from: finds them, asks them for what the scheduler says, and leaves those that fail. */
 export class Sources {
@@ -38,6 +40,7 @@ export class Sources {
   readonly #sessions = new Map<string, ChunkSession>()
   /** Peers to which a session is open or being opened. */
   readonly #taken = new Set<string>()
+  readonly #resting = new Map<string, { readonly pause: number, readonly until: number }>()
   /** Peers whose bytes are being taken: not they but this host is waited for. */
   readonly #taking = new Set<string>()
   readonly #running = new Set<Promise<void>>()
@@ -124,7 +127,7 @@ export class Sources {
   /** The next provider; undefined where none is found and those that are asked may still have something. */
   async #next(): Promise<string | undefined> {
     try {
-      return (await this.#parts.providers.next({ except: this.#taken })).peerId
+      return (await this.#parts.providers.next({ except: peerId => this.#taken.has(peerId) || this.#rests(peerId) })).peerId
     } catch (error) {
       if (!isNarvikError(error, 'no-provider') || !this.#isHopeful()) throw error
       await delay(TICK_MS, undefined, { signal: this.#signal })
@@ -137,6 +140,16 @@ export class Sources {
     const { scheduler, context: { settings } } = this.#parts
     if (this.#taken.size > this.#sessions.size || performance.now() - this.#heardAt < settings.stallMs) return this.#taken.size > 0
     return [...this.#sessions.keys()].some(peerId => scheduler.peer(peerId).busy)
+  }
+
+  /** Whether a peer has failed lately; one that does so again and again is tried less and less. */
+  #rests(peerId: string): boolean {
+    return performance.now() < (this.#resting.get(peerId)?.until ?? 0)
+  }
+
+  #letRest(peerId: string): void {
+    const pause = Math.min(2 * (this.#resting.get(peerId)?.pause ?? REST_MS.first / 2), REST_MS.last)
+    this.#resting.set(peerId, { pause, until: performance.now() + pause })
   }
 
   #isFull(): boolean {
@@ -161,6 +174,7 @@ export class Sources {
     })
     if (answer.status !== 'ok') {
       for (const other of answer.peers) this.meet(other)
+      this.#letRest(peerId)
       providers.failed({ peerId }, `it answers ${answer.status}`)
       return
     }
@@ -239,6 +253,7 @@ export class Sources {
     if (this.#signal.aborted) return
     const { context: { logger }, providers, sink } = this.#parts
     const reason = messageOf(error)
+    this.#letRest(peerId)
     logger.debug('a source is left', { peerId, reason })
     providers.failed({ peerId }, reason)
     if (isNarvikError(error, 'peer-failed')) sink.failed(peerId, reason)

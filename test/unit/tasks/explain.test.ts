@@ -11,7 +11,7 @@ it('tells of an image that can not be finished who was asked, what came and what
   const { chunks: { count } } = decodeManifest(image.manifest)
   const have = new ChunkSet(count)
   have.add(0)
-  const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+  const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
   await fleet.add('peer', image, { have })
   const ref = { kind: 'nar-hash' as const, narHash: image.narHash }
   await expectFailure(fetchImage(fleet.context, { ref }), 'no-provider', /needed a provider/)

@@ -96,7 +96,7 @@ describe('an image in chunks', () => {
 
   it('is withdrawn where it can not be finished', async () => {
     const image = await disk()
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     await fleet.add('peer', image, { have: half(image, false) })
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /needed a provider/)
     expect(fleet.announces(image.narHash)).toBe(false)
@@ -125,7 +125,7 @@ describe('a peer that sends a wrong chunk', () => {
 
   it('is named where nobody else has the image, which stays wanted', async () => {
     const image = await disk()
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     await fleet.add('liar', image, { nar: Buffer.from(image.nar.map(byte => byte ^ 1)) })
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /liar is banned|liar/)
     expect([...fleet.banned.keys()]).toEqual(['liar'])
@@ -140,7 +140,7 @@ describe('a forged manifest', () => {
   it('of which all peers agree leaves the image rejected with both hashes', async () => {
     const image = await disk()
     const { manifest, nar, digest } = await forged(image, 2 * MIB)
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     for (const name of ['one', 'two', 'three']) await fleet.add(name, image, { manifest, nar, metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /the tree hashes to sha256-.*, not to sha256-/)
     const evidence = evidenceOf(fleet, image, 'rejected')
@@ -156,7 +156,7 @@ describe('a forged manifest', () => {
   it('costs no more than a round where an honest peer is there', async () => {
     const image = await disk()
     const { manifest, nar, digest } = await forged(image, 2 * MIB)
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     for (const name of ['one', 'two']) await fleet.add(name, image, { manifest, nar, metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
     await fleet.add('honest', image)
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
@@ -167,7 +167,7 @@ describe('a forged manifest', () => {
   it('that is passed on condemns nobody', async () => {
     const image = await disk()
     const { manifest, nar, digest } = await forged(image, 2 * MIB)
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     await fleet.add('one', image, { manifest, nar, unverified: true, metadata: { manifestDigest: digest }, record: { manifestDigest: null } })
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /not to sha256-/)
     expect([...fleet.banned.keys()]).toEqual([])
@@ -177,7 +177,7 @@ describe('a forged manifest', () => {
   it('of which nobody has a chunk is left for another', async () => {
     const image = await disk()
     const { manifest, digest } = await forged(image, 2 * MIB)
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     const { chunks: { count } } = decodeManifest(manifest)
     await fleet.add('empty', image, { manifest, have: new ChunkSet(count), metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
     await fleet.add('honest', image)
@@ -188,7 +188,7 @@ describe('a forged manifest', () => {
 describe('going on with an image in chunks', () => {
   it('asks for nothing again that was proven, and other peers may send the rest', async () => {
     const image = await disk()
-    const first = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const first = await FakeFleet.start({ settings: { stallMs: 1000 } })
     await first.add('one', image, { have: half(image, false) })
     await expectFailure(fetchImage(first.context, refOf(image)), 'no-provider', /needed a provider/)
     const { dataDir } = first.context.content
@@ -206,7 +206,7 @@ describe('going on with an image in chunks', () => {
 
   it('fetches again what is damaged on disk, before anybody is blamed', async () => {
     const image = await disk()
-    const fleet = await FakeFleet.start({ settings: { stallMs: 300 } })
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
     const one = await fleet.add('one', image, { have: half(image, false) })
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /needed a provider/)
     const handle = await open(fleet.context.content.quarantineTree(image.narHash), 'r+')
