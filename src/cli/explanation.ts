@@ -18,10 +18,10 @@ export function explanationView(told: ExplanationJson, paint: Paint): string {
     ...section('tried', told.tried.map(({ at, event, reason }) => `${formatTime(at)}  ${harmless(event)}: ${harmless(reason)}`), paint)].join('\n\n')
 }
 
-function sourcesView({ peers, reused, zeros, wasted }: ExplanationJson, paint: Paint): string {
+function sourcesView({ narHash: own, peers, reused, zeros, wasted }: ExplanationJson, paint: Paint): string {
   const rows: Cell[][] = [
     ...peers.map(({ peerId, bytes, wasted: inVain = 0, outcome }): Cell[] => [`peer ${harmless(peerId)}`, formatBytes(bytes), formatBytes(inVain), { text: outcome, style: OUTCOME_STYLES[outcome] }]),
-    ...reused.map(({ narHash, bytes }): Cell[] => [`image ${narHash}`, formatBytes(bytes), '-', 'on this host']),
+    ...reused.map(({ narHash, bytes }): Cell[] => [narHash === own ? 'itself' : `image ${narHash}`, formatBytes(bytes), '-', narHash === own ? 'the same in another place' : 'on this host']),
     ...zeros > 0 ? [['zeros', formatBytes(zeros), '-', 'neither sent nor written']] : [],
   ]
   if (rows.length === 0) return 'no bytes came from peers'

@@ -45,7 +45,7 @@ export interface PeerShare {
 
 /** Bytes of one image that no peer sent for its use. */
 export interface Sources {
-  /** What other images of this host had. */
+  /** What other images of this host had, and what this one has in several places but once. */
   readonly reused: readonly { readonly narHash: string, readonly bytes: number }[]
   /** Runs of zeros, which nobody sends or writes. */
   readonly zeros: number

@@ -1,6 +1,6 @@
-import { closeSync, fstatSync, openSync, readSync, type Stats } from 'node:fs'
-import { type FileHandle, open } from 'node:fs/promises'
+import { closeSync, fstatSync, openSync, read, readSync, type Stats } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
+import { promisify } from 'node:util'
 import { NarvikError } from '../errors.ts'
 import { FILE_BUFFER_BYTES, SMALL_FILE_BYTES } from '../limits.ts'
 import { changeTime } from './change-time.ts'
@@ -43,16 +43,18 @@ export async function* readRange(root: string, layout: Layout, offset: number, l
       }
     }
   } finally {
-    await reader.close()
+    reader.close()
   }
 }
 
-/** Reads segments, in any order; the file that was read last stays open. */
+const readFrom = promisify(read)
+
+/** Reads segments, in any order; the file that was read last stays open. What is no reading is done at once: handing it to another thread costs more. */
 class TreeReader {
   readonly #layout: Layout
   readonly #cursor: TreeCursor
   readonly #unchangedSince: number
-  #file: { entry: number, handle: FileHandle } | undefined
+  #file: { entry: number, fd: number } | undefined
 
   constructor(root: string, layout: Layout, unchangedSince: number) {
     this.#layout = layout
@@ -71,16 +73,14 @@ class TreeReader {
         this.#fillSmall(segment.entry, segment.fileOffset + start, out)
         return
       }
-      const handle = await this.#open(segment.entry)
-      await this.#read(handle, segment.entry, segment.fileOffset + start, out)
+      await this.#read(this.#open(segment.entry), segment.entry, segment.fileOffset + start, out)
     } catch (error) {
       throw changedError(error, `read ${this.#cursor.show(segment.entry)}`)
     }
   }
 
-  async close(): Promise<void> {
-    await this.#file?.handle.close()
-    this.#file = undefined
+  close(): void {
+    this.#closeFile()
     this.#cursor.close()
   }
 
@@ -98,14 +98,19 @@ class TreeReader {
     }
   }
 
-  async #open(entry: number): Promise<FileHandle> {
-    if (this.#file?.entry === entry) return this.#file.handle
-    await this.#file?.handle.close()
+  #open(entry: number): number {
+    if (this.#file?.entry === entry) return this.#file.fd
+    this.#closeFile()
+    const fd = openSync(this.#cursor.path(entry), OPEN_FILE)
+    this.#file = { entry, fd }
+    this.#checkFile(entry, fstatSync(fd))
+    return fd
+  }
+
+  #closeFile(): void {
+    const file = this.#file
     this.#file = undefined
-    const handle = await open(this.#cursor.path(entry), OPEN_FILE)
-    this.#file = { entry, handle }
-    this.#checkFile(entry, await handle.stat())
-    return handle
+    if (file !== undefined) closeSync(file.fd)
   }
 
   #checkFile(entry: number, stat: Stats): void {
@@ -116,20 +121,20 @@ class TreeReader {
     throw this.#changed(entry, `found ${found}, needed one of ${listing.size(entry)} bytes${listing.executable(entry) ? ', executable' : ''}`)
   }
 
-  async #read(handle: FileHandle, entry: number, offset: number, out: Buffer): Promise<void> {
+  async #read(fd: number, entry: number, offset: number, out: Buffer): Promise<void> {
     for (let filled = 0; filled < out.length;) {
-      const { bytesRead } = await handle.read(out, filled, out.length - filled, offset + filled)
+      const { bytesRead } = await readFrom(fd, out, filled, out.length - filled, offset + filled)
       if (bytesRead === 0) throw this.#short(entry, offset + filled)
       filled += bytesRead
     }
-    await this.#checkEnd(handle, entry, offset, out.length)
+    this.#checkEnd(fd, entry, offset, out.length)
   }
 
   /** A file that took more than one read must still be of its size after the last. */
-  async #checkEnd(handle: FileHandle, entry: number, offset: number, length: number): Promise<void> {
+  #checkEnd(fd: number, entry: number, offset: number, length: number): void {
     const size = this.#layout.listing.size(entry)
     if (offset === 0 || offset + length < size) return
-    const found = (await handle.stat()).size
+    const found = fstatSync(fd).size
     if (found !== size) throw this.#changed(entry, `found a file of ${found} bytes, needed ${size}`)
   }
 

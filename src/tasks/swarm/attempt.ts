@@ -18,6 +18,7 @@ import { reuseLocal } from '../reuse.ts'
 import { Books } from './books.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { decodeProgress, encodeProgress } from './progress.ts'
+import { copyOwn, Repeats } from './repeats.ts'
 import { readRun, ReceivingImage } from './receiving.ts'
 import { Scheduler } from './scheduler.ts'
 import { Sources } from './sources.ts'
@@ -31,6 +32,14 @@ interface Parts {
   readonly chunks: ChunkList
   readonly have: ChunkSet
   readonly books: Books
+}
+
+/** Where what comes goes. */
+interface Sinks {
+  readonly writer: TreeWriter
+  readonly checkpoints: Checkpoints
+  readonly sources: Sources
+  readonly repeats: Repeats
 }
 
 /** One try at receiving an image in chunks, under one manifest, from whoever has some of them. */
@@ -212,13 +221,14 @@ export class SwarmAttempt {
 
   async #run(providers: Providers, writer: TreeWriter, checkpoints: Checkpoints): Promise<void> {
     const { narHash, signal } = this.#job
-    const scheduler = new Scheduler(this.#chunks, { seed: seedOf(this.#context.node.peerId), proven: this.#image.have })
+    const repeats = new Repeats(this.#chunks, chunk => !this.#image.have.has(chunk))
+    const scheduler = new Scheduler(this.#chunks, { seed: seedOf(this.#context.node.peerId), proven: this.#image.have, copies: repeats.copies })
     const stop = new AbortController()
     const sources: Sources = new Sources({
       context: this.#context, scheduler, providers, signal: AbortSignal.any([signal, stop.signal]),
       question: { narHash, manifestDigest: this.manifestDigest, chunks: this.#chunks },
       sink: {
-        take: (peerId, run, bytes) => this.#take(peerId, run, bytes, { writer, checkpoints, sources }),
+        take: (peerId, run, bytes) => this.#take(peerId, run, bytes, { writer, checkpoints, sources, repeats }),
         wasted: (peerId, bytes) => { this.#books.wasted(peerId, bytes) },
         lied: (peerId, chunk) => { this.#onLie(peerId, chunk, providers) },
         failed: (peerId, reason) => { this.#books.failed(peerId, reason) },
@@ -235,12 +245,25 @@ export class SwarmAttempt {
     }
   }
 
-  async #take(peerId: string, run: ChunkRun, bytes: Uint8Array, { writer, checkpoints, sources }: { writer: TreeWriter, checkpoints: Checkpoints, sources: Sources }): Promise<void> {
-    await writer.write(this.#chunks.offset(run.first), bytes)
+  async #take(peerId: string, run: ChunkRun, bytes: Uint8Array, { writer, checkpoints, sources, repeats }: Sinks): Promise<void> {
+    const start = this.#chunks.offset(run.first)
+    await writer.write(start, bytes)
     this.#books.received(peerId, bytes.length)
     this.#keep(run)
     checkpoints.written(run, bytes.length)
+    for (const chunk of chunksOf([run])) {
+      for (const copy of repeats.of(chunk)) await this.#copy(copy, bytes.subarray(this.#chunks.offset(chunk) - start, this.#chunks.offset(chunk + 1) - start), { writer, checkpoints })
+    }
     this.#report(sources.rates())
+  }
+
+  /** Writes to another place what this image has once already. */
+  async #copy(chunk: number, bytes: Uint8Array, { writer, checkpoints }: Pick<Sinks, 'writer' | 'checkpoints'>): Promise<void> {
+    await writer.write(this.#chunks.offset(chunk), bytes)
+    this.#books.reused(this.#job.narHash, bytes.length)
+    const run = { first: chunk, count: 1 }
+    this.#keep(run)
+    checkpoints.written(run, bytes.length)
   }
 
   /** Takes from this host what it has of the image, so that nobody need send it. */
@@ -256,6 +279,12 @@ export class SwarmAttempt {
         this.#keep(run)
         checkpoints.written(run, bytes)
       },
+    })
+    await copyOwn({
+      chunks: this.#chunks,
+      isMissing: chunk => !this.#image.have.has(chunk),
+      read: chunk => readIfThere(this.#image.read({ first: chunk, count: 1 }, { signal })),
+      write: (chunk, bytes) => this.#copy(chunk, bytes, { writer, checkpoints }),
     })
     this.#report(new Map())
   }
@@ -314,10 +343,7 @@ export class SwarmAttempt {
 async function findDamage(tree: string, { layout, chunks }: { layout: Layout, chunks: ChunkList }, set: ChunkSet, signal: AbortSignal): Promise<ChunkSet> {
   const wrong = new ChunkSet(chunks.count)
   for (const run of [...set.runs(CHECK_CHUNKS)]) {
-    const bytes = await readRun(tree, layout, chunks, run, { signal }).catch((error: unknown) => {
-      if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) return undefined
-      throw error
-    })
+    const bytes = await readIfThere(readRun(tree, layout, chunks, run, { signal }))
     if (bytes === undefined) {
       for (const chunk of chunksOf([run])) wrong.add(chunk)
       continue
@@ -329,6 +355,14 @@ async function findDamage(tree: string, { layout, chunks }: { layout: Layout, ch
     }
   }
   return wrong
+}
+
+/** Undefined where the files are not what they should be. */
+function readIfThere(reading: Promise<Uint8Array>): Promise<Uint8Array | undefined> {
+  return reading.catch((error: unknown) => {
+    if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) return undefined
+    throw error
+  })
 }
 
 /** Another number on each host. */

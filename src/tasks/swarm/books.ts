@@ -34,7 +34,7 @@ export class Books {
     this.#account(peerId).wasted += bytes
   }
 
-  /** Bytes that another image of this host had. */
+  /** Bytes that an image of this host had: another one, or the same in another place. */
   reused(narHash: NarHash, bytes: number): void {
     this.#reused.set(narHash.toSri(), (this.#reused.get(narHash.toSri()) ?? 0) + bytes)
   }

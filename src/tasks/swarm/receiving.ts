@@ -77,13 +77,11 @@ export class ReceivingImage implements ChunkHolding {
 export async function readRun(
   tree: string, layout: Layout, chunks: ChunkList, run: ChunkRun, options: { readonly signal?: AbortSignal, readonly unchangedSince?: number },
 ): Promise<Uint8Array> {
-  const bytes = Buffer.allocUnsafeSlow(runBytes(chunks, run))
-  let filled = 0
-  for await (const part of readRange(tree, layout, chunks.offset(run.first), bytes.length, options)) {
-    bytes.set(part, filled)
-    filled += part.length
-  }
-  return bytes
+  const parts: Buffer[] = []
+  for await (const part of readRange(tree, layout, chunks.offset(run.first), runBytes(chunks, run), options)) parts.push(part)
+  // Nearly always it is one, which nobody else has.
+  const [only = Buffer.alloc(0)] = parts
+  return parts.length <= 1 ? only : Buffer.concat(parts)
 }
 
 /** The images that are being received in chunks at the moment. */

@@ -20,6 +20,8 @@ export interface SchedulerInit {
   readonly seed: number
   /** What is here already. */
   readonly proven?: ChunkSet
+  /** What is copied from other chunks of the image when these come: not to be asked for. */
+  readonly copies?: ChunkSet
   readonly tuning?: Partial<Tuning>
 }
 
@@ -46,11 +48,11 @@ export class Scheduler {
   /** Grows whenever there is something new to ask for. */
   #state = 0
 
-  constructor(chunks: ChunkSizes, { seed, proven, tuning }: SchedulerInit) {
+  constructor(chunks: ChunkSizes, { seed, proven, copies, tuning }: SchedulerInit) {
     this.#chunks = chunks
     this.#tuning = { ...TUNING, ...tuning }
     this.#missing = ChunkSet.full(chunks.count)
-    for (const chunk of proven?.from(0) ?? []) this.#missing.delete(chunk)
+    for (const set of [proven, copies]) for (const chunk of set?.from(0) ?? []) this.#missing.delete(chunk)
     this.#open = new ChunkSet(chunks.count)
     for (const chunk of this.#missing.from(0)) this.#open.add(chunk)
     this.#holders = new Uint16Array(chunks.count)

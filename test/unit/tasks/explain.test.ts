@@ -26,7 +26,7 @@ it('tells of an image that can not be finished who was asked, what came and what
   const done = explainImage(fleet.context, ref)
   expect(done).toMatchObject({ state: 'verified', reason: null, refused: [] })
   expect(done.peers.map(({ peerId, outcome }) => [peerId, outcome]).sort()).toEqual([['other', 'used'], ['peer', 'used']])
-  expect(done.peers.reduce((sum, { bytes }) => sum + bytes, done.zeros)).toBe(image.nar.length)
+  expect([...done.peers, ...done.reused].reduce((sum, { bytes }) => sum + bytes, done.zeros)).toBe(image.nar.length)
 })
 
 it('tells of a rejected image which stage failed it and who lied', async () => {

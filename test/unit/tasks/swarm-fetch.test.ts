@@ -62,6 +62,21 @@ describe('an image in chunks', () => {
     expect(fleet.announces(image.narHash)).toBe(true)
   })
 
+  it('is asked for once where it says the same several times', async () => {
+    const part = contents(2 * MIB)
+    const image = await makeImage(regular(Buffer.concat([part, part, part])))
+    const fleet = await FakeFleet.start()
+    const peer = await fleet.add('peer', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    const { chunks } = decodeManifest(image.manifest)
+    const hashes = peer.sent.map(chunk => Buffer.from(chunks.hash(chunk)).toString('hex'))
+    expect(new Set(hashes).size).toBe(hashes.length)
+    const { peers = [], sources } = evidenceOf(fleet, image, 'verified') ?? {}
+    const [received = 0] = peers.map(({ bytes }) => bytes)
+    expect(received).toBeLessThan(2.5 * MIB)
+    expect(sources).toEqual({ reused: [{ narHash: image.narHash.toSri(), bytes: image.nar.length - received }], zeros: 0, wasted: 0 })
+  })
+
   it('comes in one stream where it is small', async () => {
     const image = await disk(MIB - 4096)
     const fleet = await FakeFleet.start()
