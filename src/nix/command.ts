@@ -1,13 +1,14 @@
 import { resolve } from 'node:path'
 import { NarvikError } from '../errors.ts'
 import { MAX_CLOSURE_PATHS, MAX_NIX_ADDITIONS, MAX_NIX_OUTPUT_BYTES, MAX_NIX_PROCESSES, MAX_PATHS_PER_NIX_COMMAND, NIX_KILL_DELAY_MS, NIX_QUERY_TIMEOUT_MS } from '../limits.ts'
+import { openSocket } from './daemon-socket.ts'
 import { execute, openPipes, type Abortable, type Answer, type RunOptions, type StoreDaemon } from './execute.ts'
 import { isRegisteredRoot } from './gc-root.ts'
 import { NixError } from './nix-error.ts'
 import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
 import { Slots } from './slots.ts'
-import { locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
+import { daemonSocket, locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
 import { databaseIn, stampOf } from './store-stamp.ts'
 import { isStoreName, parseStorePath, tryParseStorePath } from './store-path.ts'
 import { hasJsonFormat, isSupported, parseNixVersion, type NixFlavour, type NixVersion } from './version.ts'
@@ -189,13 +190,15 @@ export class NixCommand {
   }
 
   /**
-   * Starts the store's daemon on a pair of pipes (`nix-daemon --stdio`): it opens the store itself where this user may
-   * write it, and else passes everything on to the daemon that the machine runs. The caller ends it with `stop`.
+   * Opens a connection that speaks the worker protocol: to the daemon that the machine runs, where Nix itself would go through it, and else to
+   * one of its own on a pair of pipes (`nix-daemon --stdio`), which opens the store. The caller ends it with `stop`.
    */
   async startStoreDaemon({ signal }: Abortable = {}): Promise<StoreDaemon> {
     await this.#needStore('write to the Nix store')
     await this.#knownVersion({ signal })
+    const socket = await daemonSocket(this.#init.store, this.#env, this.#location)
     signal?.throwIfAborted()
+    if (socket !== null) return openSocket(socket, { signal })
     const store = this.#init.store === undefined ? [] : ['--store', this.#init.store]
     return openPipes(this.#sibling('nix-daemon'), ['--stdio', ...store], { env: this.#env, killDelayMs: this.#init.killDelayMs, signal })
   }

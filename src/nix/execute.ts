@@ -65,7 +65,8 @@ export function openPipes(program: string, args: readonly string[], { env, killD
   }
 }
 
-async function drained(stream: Writable): Promise<void> {
+/** Resolves when a stream takes more, or never will. */
+export async function drained(stream: Writable): Promise<void> {
   const { promise, resolve: done } = Promise.withResolvers<undefined>()
   const wake = (): void => { done(undefined) }
   for (const event of ['drain', 'close', 'error']) stream.on(event, wake)

@@ -44,6 +44,19 @@ export async function mayWrite({ directory, stateDir }: StoreLocation, socket: s
   return await canAccess(await canAccess(database, constants.F_OK) ? database : directory, READ_WRITE)
 }
 
+/**
+ * The socket of the daemon through which Nix itself would reach the store; null where it would open it by itself, or start something else
+ * (nix: openStore in src/libstore/store-registration.cc).
+ */
+export async function daemonSocket(store: string | undefined, env: Readonly<Record<string, string | undefined>>, { stateDir }: StoreLocation): Promise<string | null> {
+  const remote = store ?? env['NIX_REMOTE'] ?? ''
+  if (remote.startsWith('unix:///')) return remote.slice('unix://'.length)
+  if (stateDir === null || isAbsolute(remote) || remote === 'local') return null
+  const socket = env['NIX_DAEMON_SOCKET_PATH'] ?? join(stateDir, 'daemon-socket', 'socket')
+  if (remote === 'daemon') return socket
+  return !await canAccess(stateDir, READ_WRITE) && await canAccess(socket, constants.F_OK) ? socket : null
+}
+
 const READ_WRITE = constants.R_OK | constants.W_OK
 
 async function canAccess(path: string, mode: number): Promise<boolean> {

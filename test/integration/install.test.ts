@@ -1,8 +1,8 @@
-import { writeFile } from 'node:fs/promises'
+import { chmod, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { expect, it } from 'vitest'
 import type { ImageJson, InstallResultJson } from '../../src/control/api.ts'
-import { TestDaemon } from '../helpers/fleet.ts'
+import { TestDaemon, until } from '../helpers/fleet.ts'
 import { DERIVATION, twoStores, type RealStore, type TwoStores } from '../helpers/two-stores.ts'
 
 it('what was fetched is registered in another store, exactly as it is in the first', async () => {
@@ -106,3 +106,26 @@ async function closure(store: RealStore, path: string): Promise<unknown> {
 async function isValid(store: RealStore, path: string): Promise<boolean> {
   return store.run('nix-store', '--check-validity', path).then(() => true, () => false)
 }
+
+it('what was damaged on Narvik\'s disk is found out, whoever notices, and is no longer verified', async () => {
+  const stores = await twoStores()
+  const { a, b } = await twoHosts(stores)
+  const change: Record<string, (path: string) => Promise<void>> = {
+    altered: path => writeFile(path, 'ALTERED\n'),
+    shorter: path => writeFile(path, 'less\n'),
+  }
+  for (const [name, damage] of Object.entries(change)) {
+    const path = await stores.sender.run('nix-instantiate', '--eval', '--strict', '--json', '--read-write-mode', '-E', `builtins.toFile "${name}" "${name}\\n"`)
+    const { narHash } = await a.json<ImageJson>('import', JSON.parse(path) as string)
+    const image = await b.json<ImageJson>('fetch', narHash)
+    await a.json('rm', narHash)
+    await chmod(image.path ?? '', 0o644)
+    await damage(image.path ?? '')
+    await chmod(image.path ?? '', 0o444)
+    const failed = await b.run('install', narHash)
+    expect(failed.exitCode).toBe(1)
+    expect(failed.stderr).toMatch(name === 'altered' ? /hash mismatch importing path/ : /needed one of 8 bytes/)
+    await until(async () => (await b.json<ImageJson>('show', narHash)).state === 'rejected', `${name} to be rejected`)
+    expect(await isValid(stores.receiver, JSON.parse(path) as string)).toBe(false)
+  }
+})

@@ -86,6 +86,13 @@ test.each([
   expect(() => { throw error as NixError }).toThrow(message)
 })
 
+test('where the machine has a daemon, and it does not answer, the error says so', async () => {
+  const remote = new NixCommand({ logger: silentLogger }, { env: { ...store.env, NIX_REMOTE: 'daemon' } })
+  const error: unknown = await StoreWriter.use(remote, () => Promise.resolve()).catch((reason: unknown) => reason)
+  expect(error).toBeInstanceOf(NixError)
+  expect(() => { throw error as NixError }).toThrow(/Cannot connect to the Nix daemon at .*var\/daemon-socket\/socket: found ENOENT/)
+})
+
 test('an abort ends the process, and throws its reason', async () => {
   const abort = new AbortController()
   const work = StoreWriter.use(nix('daemon-that-hangs'), () => Promise.resolve(), { signal: abort.signal })
