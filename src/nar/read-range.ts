@@ -1,6 +1,5 @@
 import { closeSync, fstatSync, openSync, read, readSync, type Stats } from 'node:fs'
 import { setImmediate } from 'node:timers/promises'
-import { promisify } from 'node:util'
 import { NarvikError } from '../errors.ts'
 import { FILE_BUFFER_BYTES, SMALL_FILE_BYTES } from '../limits.ts'
 import { changeTime } from './change-time.ts'
@@ -46,8 +45,6 @@ export async function* readRange(root: string, layout: Layout, offset: number, l
     reader.close()
   }
 }
-
-const readFrom = promisify(read)
 
 /** Reads segments, in any order; the file that was read last stays open. What is no reading is done at once: handing it to another thread costs more. */
 class TreeReader {
@@ -123,7 +120,7 @@ class TreeReader {
 
   async #read(fd: number, entry: number, offset: number, out: Buffer): Promise<void> {
     for (let filled = 0; filled < out.length;) {
-      const { bytesRead } = await readFrom(fd, out, filled, out.length - filled, offset + filled)
+      const bytesRead = await readSome(fd, out.subarray(filled), offset + filled)
       if (bytesRead === 0) throw this.#short(entry, offset + filled)
       filled += bytesRead
     }
@@ -145,4 +142,13 @@ class TreeReader {
   #changed(entry: number, problem: string): NarvikError {
     return new NarvikError('changed-while-reading', `Cannot read ${this.#cursor.show(entry)}: ${problem}`)
   }
+}
+
+function readSome(fd: number, out: Buffer, position: number): Promise<number> {
+  return new Promise((resolve, reject) => {
+    read(fd, out, 0, out.length, position, (error, bytesRead) => {
+      if (error === null) resolve(bytesRead)
+      else reject(error)
+    })
+  })
 }

@@ -118,6 +118,25 @@ describe('both ends', () => {
     expect(await until(first, 'have')).toEqual({ kind: 'have', runs: [{ first: 0, count: 1 }] })
   })
 
+  it('tell of chunks that are proven one soon after the other in few messages', async () => {
+    const host = holder({ holding: new MadeUpHolding(image, new ChunkSet(image.chunks.count)) })
+    const asker = await ask(host)
+    const told: number[] = []
+    const hear = async (): Promise<void> => { told.push(...chunksOf((await until(asker, 'have')).runs)) }
+    host.holding.add({ first: 0, count: 1 })
+    await hear()
+    expect(told).toEqual([0])
+    // Each in a turn of its own, in which a message could leave.
+    for (let chunk = 1; chunk < 9; chunk++) {
+      host.holding.add({ first: chunk, count: 1 })
+      await new Promise(resolve => setImmediate(resolve))
+    }
+    await hear()
+    expect(told.length).toBeGreaterThan(4)
+    while (told.length < 9) await hear()
+    expect(told).toEqual([0, 1, 2, 3, 4, 5, 6, 7, 8])
+  })
+
   it('answer busy with the names of the others where there are too many', async () => {
     const host = holder()
     for (let index = 0; index < MAX_SWARM_SESSIONS; index++) await ask(host, `peer ${index}`)

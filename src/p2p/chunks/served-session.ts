@@ -2,7 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import { findWrongChunk, runBytes } from '../../image/chunk-check.ts'
 import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 import { NarvikError } from '../../errors.ts'
-import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, SWARM_NEWS_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { readExactly, sendHeader } from '../header.ts'
 import type { ChunkHolding, Traffic } from '../protocol.ts'
 import type { StreamReader } from '../stream-reader.ts'
@@ -35,6 +35,8 @@ export class ServedSession {
   /** Peers of which the asker was told, and those of which it will be. */
   readonly #named = new Set<string>()
   #toName: string[] = []
+  /** Runs for a moment after the asker was told of chunks. */
+  #pause: NodeJS.Timeout | undefined
   readonly #stopListening: () => void
   #wake: (() => void) | undefined
   #hasWork = true
@@ -69,6 +71,7 @@ export class ServedSession {
 
   close(): void {
     this.#stopListening()
+    clearTimeout(this.#pause)
     this.#parts.holding.gone.removeEventListener('abort', this.#onGone)
     this.#parts.swarm.leave(this.#member)
     this.#desk.close()
@@ -119,17 +122,26 @@ export class ServedSession {
     if (watchdog.reason !== undefined) throw watchdog.reason as Error
   }
 
-  /** News go before chunks: they are small, and others wait for them. */
+  /** News go before chunks, as others wait for them; but several in one message. */
   async #tellNews(): Promise<boolean> {
     const { stream, watchdog } = this.#parts
     const peers = this.#toName
     this.#toName = []
     if (peers.length > 0) await send(stream, encodePeers(peers), watchdog)
-    if (this.#news.size === 0) return peers.length > 0
+    if (this.#news.size === 0 || this.#pause !== undefined) return peers.length > 0
     const [runs = []] = inMessages(this.#news.runs())
     for (const chunk of chunksOf(runs)) this.#news.delete(chunk)
+    if (this.#news.size === 0) this.#pauseNews()
     await send(stream, encodeHolder({ kind: 'have', runs }), watchdog)
     return true
+  }
+
+  #pauseNews(): void {
+    this.#pause = setTimeout(() => {
+      this.#pause = undefined
+      this.#notify()
+    }, SWARM_NEWS_MS)
+    this.#pause.unref()
   }
 
   async #send(outgoing: Outgoing): Promise<void> {

@@ -9,7 +9,8 @@ import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 import { FakeFleet, flipped, makeImage, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
 import { PATIENCE_MS } from '../../helpers/nodes.ts'
-import { regular, type Tree } from '../../helpers/nar-bytes.ts'
+import { directory, regular, type Tree } from '../../helpers/nar-bytes.ts'
+import { randomOf } from '../../vectors/fastcdc/inputs.ts'
 
 const HALF = 160 * 1024
 const refOf = ({ narHash }: TestImage) => ({ ref: { kind: 'nar-hash' as const, narHash } })
@@ -267,10 +268,7 @@ describe('an image that is hashed while it is received', () => {
 
 /** A tree of two files, each of half the size. */
 function twoFiles(size: number): Tree {
-  const { entries } = someTree(size / 2) as Extract<Tree, { kind: 'directory' }>
-  const [disk] = entries
-  if (disk === undefined) throw new Error('there is no disk')
-  return { kind: 'directory', entries: [disk, { ...disk, name: Buffer.from('other') }] }
+  return directory(['disk', 'other'].map((name, seed) => ({ name: Buffer.from(name), tree: regular(randomOf(seed + 1, size / 2)) })))
 }
 
 it('a tree that was cut short on this host\'s disk is no peer\'s fault', async () => {
