@@ -4,8 +4,9 @@ import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { parse as parseToml, TomlError } from 'smol-toml'
 import { z } from 'zod'
+import { BYTE_SIZE_FORM, parseByteSize } from './byte-size.ts'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_MIN_COPIES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
@@ -14,6 +15,12 @@ const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /i
 const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-Za-z]+$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
 const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
 const signatureCount = z.int().min(0).max(MAX_TRUSTED_KEYS)
+const byteSize = z.union([z.int().min(0), z.string().max(64)], 'a number of bytes, or text').transform((value, context) => {
+  const bytes = typeof value === 'number' ? value : parseByteSize(value)
+  if (bytes !== undefined) return bytes
+  context.addIssue({ code: 'custom', message: BYTE_SIZE_FORM })
+  return z.NEVER
+})
 const seconds = z.number().positive().max(7 * 24 * 3600)
 
 /** Every key of the configuration. A key is written in snake_case in the file: `data_dir`, `nix.bin_dir`. */
@@ -61,6 +68,14 @@ const configSchema = z.strictObject({
     /** Seconds without a byte after which a provider is given up for the next. */
     stallSeconds: seconds,
   }),
+  space: z.strictObject({
+    /** What Narvik may take on disk for itself; null for as much as there is. */
+    quota: byteSize.nullable(),
+    /** What must be free on the disk for fetches to go on; 0 for nothing. */
+    minFree: byteSize,
+    /** Copies that must be left elsewhere in the fleet when an image is collected here. */
+    minCopies: z.int().min(0).max(MAX_MIN_COPIES),
+  }),
 })
 export type Config = Readonly<z.output<typeof configSchema>>
 
@@ -104,6 +119,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
+    space: { quota: null, minFree: 1024 ** 3, minCopies: 1 },
   }
 }
 

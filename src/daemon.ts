@@ -23,6 +23,9 @@ import type { TaskContext } from './tasks/context.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
+import { Collector } from './tasks/space/collector.ts'
+import { Space, type SpaceSettings } from './tasks/space/space.ts'
+import { Uses } from './tasks/space/uses.ts'
 import { createClosureSource, createImageSource } from './tasks/serve.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
@@ -61,17 +64,22 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
-  const source = createImageSource({ catalog, content, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
-  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, logger }), logger })
+  const uses = new Uses({ catalog, logger })
+  const source = createImageSource({ catalog, content, uses, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, uses, logger }), logger })
 
   const jobs = new Jobs()
   const announcer = new Announcer({ router: node.router, logger })
-  const context: TaskContext = { catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
+  const collector = new Collector({ catalog, content, node, jobs, announcer, uses, logger })
+  const space = new Space({ catalog, content, collector, logger }, spaceSettingsOf(config))
+  const context: TaskContext = { catalog, content, node, uses, space, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 
   await reviewTrust(context)
 
+  uses.start()
+  stack.defer(() => { uses.stop() })
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
@@ -139,6 +147,10 @@ function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
     slowBytesPerSecond: SLOW_BYTES_PER_SECOND,
     banMs: BAN_MS,
   }
+}
+
+function spaceSettingsOf({ space }: Config): SpaceSettings {
+  return { quotaBytes: space.quota, minFreeBytes: space.minFree, minCopies: space.minCopies }
 }
 
 /** Resolves with the name of the signal that asks the daemon to end; a second one ends it at once. */

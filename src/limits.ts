@@ -152,6 +152,17 @@ export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
 
+/** Copies of an image that the configuration may ask for; each is a host that is asked before one is collected. */
+export const MAX_MIN_COPIES = 16
+/** Milliseconds between two writes of when images were last used; more would be lost by a crash, fewer would write for nothing. */
+export const USE_FLUSH_MS = 60 * SECOND
+/** Milliseconds for a holder to say whether it still has an image; one that doesn't is not counted as a copy. */
+export const HOLDER_ANSWER_MS = 5 * SECOND
+/** Milliseconds between two looks at the disk while fetches are paused because it is nearly full. */
+export const ROOM_LOOK_MS = 2 * SECOND
+/** Bytes received after which a fetch looks at the disk and at the quota again. */
+export const ROOM_CHECK_BYTES = 8 * MIB
+
 /** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
 export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */

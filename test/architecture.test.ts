@@ -18,10 +18,11 @@ interface Rule {
 /** The table of docs/ARCHITECTURE.md. What is not here is not allowed. */
 const RULES = {
   errors: { files: ['errors.ts'], own: [], outside: [] },
+  'byte size': { files: ['byte-size.ts'], own: [], outside: [] },
   limits: { files: ['limits.ts'], own: [], outside: [] },
   log: { files: ['log.ts'], own: ['errors', 'limits'], outside: ['node:*', 'pino'] },
   mismatch: { files: ['mismatch.ts'], own: [], outside: ['zod'] },
-  config: { files: ['config.ts'], own: ['errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'smol-toml', 'zod'] },
+  config: { files: ['config.ts'], own: ['errors', 'limits', 'log', 'mismatch', 'byte size'], outside: ['node:*', 'smol-toml', 'zod'] },
   notify: { files: ['notify.ts'], own: ['errors', 'limits', 'log'], outside: ['node:*'] },
 
   image: { files: ['image/'], own: ['errors', 'limits'], outside: ['zod', '@napi-rs/blake-hash'] },
@@ -58,7 +59,7 @@ const RULES = {
   'control client': { files: ['control/client.ts'], own: ['control api', 'errors', 'limits', 'mismatch'], outside: ['node:*', 'zod'] },
   cli: {
     files: ['cli.ts', 'cli/'],
-    own: ['control api', 'control client', 'nar', 'image', 'nix formats', 'config', 'errors', 'limits', 'log'],
+    own: ['control api', 'control client', 'nar', 'image', 'nix formats', 'config', 'byte size', 'errors', 'limits', 'log'],
     outside: ['node:*', 'commander'],
     lazy: ['daemon'],
   },

@@ -5,6 +5,7 @@ import { isPolicyRefusal } from '../image/verdict.ts'
 import type { VerifyReportJson } from '../control/api.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
+import { collectionView, usageView } from './space-views.ts'
 import * as views from './views.ts'
 import type { Paint } from './table.ts'
 
@@ -68,6 +69,25 @@ export function install(ref: string, { checkSigs, closure }: InstallOptions): Ac
 export function remove(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function pin(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().pin(checked), ({ narHash, name }) => `pinned ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function unpin(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().unpin(checked), ({ narHash, name }) => `unpinned ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function gc({ free, dryRun }: { readonly free?: number, readonly dryRun?: boolean }): Action {
+  const request = { ...(free === undefined ? {} : { freeBytes: free }), ...(dryRun === undefined ? {} : { dryRun }) }
+  return async ({ client }) => answer(await client().gc(request), collectionView)
+}
+
+export function du(): Action {
+  return async ({ client }) => answer(await client().usage(), usageView)
 }
 
 export function status(): Action {

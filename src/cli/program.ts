@@ -1,4 +1,5 @@
 import { Command, CommanderError, Option } from 'commander'
+import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
 import { NarvikError } from '../errors.ts'
 import { dump, hash, restore } from './offline.ts'
@@ -106,6 +107,16 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions & { checkSigs: boolean, closure?: boolean }) => run(online.install(ref, options), options))
   common(program.command('rm <REF>')).description('remove an image from this host')
     .action((ref: string, options: CommonOptions) => run(online.remove(ref), options))
+  common(program.command('pin <REF>')).description('keep an image, whatever room is needed')
+    .action((ref: string, options: CommonOptions) => run(online.pin(ref), options))
+  common(program.command('unpin <REF>')).description('let an image be collected again')
+    .action((ref: string, options: CommonOptions) => run(online.unpin(ref), options))
+  common(program.command('gc')).description('give room free: what has no name and is not needed, never a pinned image, never one of the last copies')
+    .option('--free <bytes>', 'only until so much is free, such as 10GiB; then also images with a name', parseBytes)
+    .option('--dry-run', 'only say what would go')
+    .action((options: CommonOptions & { free?: number, dryRun?: boolean }) => run(online.gc(options), options))
+  common(program.command('du')).description('show what takes how much room')
+    .action((options: CommonOptions) => run(online.du(), options))
   watchable(program.command('status')).description('show the node')
     .action((options: CommonOptions) => run(online.status(), options))
   watchable(program.command('peers')).description('show the peers')
@@ -135,6 +146,12 @@ function watchable(command: Command): Command {
 
 function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value]
+}
+
+function parseBytes(text: string): number {
+  const bytes = parseByteSize(text)
+  if (bytes !== undefined && bytes > 0) return bytes
+  throw new NarvikError('invalid-argument', `Cannot take --free: found ${JSON.stringify(text)}, needed ${BYTE_SIZE_FORM}`)
 }
 
 function parseSeconds(text: string): number {

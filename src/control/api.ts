@@ -48,6 +48,8 @@ export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), a
   .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
 export const installRequest = z.strictObject({ ref: refSchema, closure: z.exactOptional(z.boolean()), checkSignatures: z.exactOptional(z.boolean()) })
+export const refRequest = z.strictObject({ ref: refSchema })
+export const gcRequest = z.strictObject({ freeBytes: z.exactOptional(count), dryRun: z.exactOptional(z.boolean()) })
 export const refParams = z.strictObject({ ref: refSchema })
 export const noFields = z.strictObject({})
 
@@ -70,6 +72,12 @@ export const imageSchema = z.object({
   source: z.enum(['import', 'fetch']),
   createdAt: time,
   verifiedAt: time.nullable(),
+  /** When its bytes were last proven; null unless it is verified. */
+  provenAt: time.nullable(),
+  /** When it was last served, fetched, exported or named; may be a minute behind. */
+  usedAt: time,
+  /** Whether it stays whatever room is needed. */
+  pinned: z.boolean(),
   /** Why it is not verified. */
   reason: z.string().nullable(),
   /** What a person should know of a good image, for instance why Nix's metadata is absent. */
@@ -171,12 +179,59 @@ export const statusSchema = z.object({
   socket: z.string(),
   /** Bytes free where the data directory is. */
   freeBytes: count,
+  /** Why fetches are paused; null where they are not. */
+  paused: z.string().nullable(),
   /** Whether a fleet key keeps strangers out. */
   fleet: z.boolean(),
   /** The Nix that was found; `detail` is its version, or why there is none. */
   nix: z.object({ available: z.boolean(), detail: z.string() }),
 })
 export type StatusJson = z.output<typeof statusSchema>
+
+/** What Narvik takes on disk. Sizes are those of the blocks, so that holes take nothing; `apparentBytes` counts them. */
+export const usageSchema = z.object({
+  /** null: there is no quota. */
+  quotaBytes: count.nullable(),
+  /** All that counts against the quota. */
+  usedBytes: count,
+  /** Of it, what is claimed for images on their way in. */
+  claimedBytes: count,
+  catalogBytes: count,
+  /** Free on the disk, and what must be for fetches to go on. */
+  freeBytes: count,
+  minFreeBytes: count,
+  /** Why fetches are paused; null where they are not. */
+  paused: z.string().nullable(),
+  /** Everything that has files, the largest first. */
+  images: z.array(z.object({
+    narHash: sri,
+    name: z.string().nullable(),
+    state: z.enum(STATES),
+    /** `content`: published; `quarantine`; `nix-store`: in place in the Nix store, which counts against nothing here. */
+    place: z.enum(['content', 'quarantine', 'nix-store']),
+    diskBytes: count,
+    apparentBytes: count,
+    pinned: z.boolean(),
+    usedAt: time,
+  })).readonly(),
+})
+export type UsageJson = z.output<typeof usageSchema>
+
+export const collectionSchema = z.object({
+  dryRun: z.boolean(),
+  freedBytes: count,
+  collected: z.array(z.object({
+    narHash: sri,
+    name: z.string().nullable(),
+    /** `image`; or `rejected`: the bytes of a rejected image, whose evidence stays. */
+    what: z.enum(['image', 'rejected']),
+    diskBytes: count,
+    usedAt: time,
+  })).readonly(),
+  /** What was next in turn and had to stay. */
+  kept: z.array(z.object({ narHash: sri, name: z.string().nullable(), reason: z.string() })).readonly(),
+})
+export type CollectionJson = z.output<typeof collectionSchema>
 
 export const peerSchema = z.object({
   peerId: z.string(),
@@ -193,7 +248,7 @@ export const peerSchema = z.object({
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
 
-export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
+export const PHASES = ['paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -261,6 +316,9 @@ export interface Tasks {
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
   /** The image as it was. */
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
+  pinImage(request: { readonly ref: Ref, readonly pinned: boolean }): Awaitable<ImageJson>
+  collectGarbage(request: { readonly freeBytes?: number, readonly dryRun?: boolean } & LongWork): Promise<CollectionJson>
+  usage(work: LongWork): Promise<UsageJson>
   list(): Awaitable<ImageJson[]>
   show(ref: Ref): Awaitable<ImageDetailsJson>
   status(): Awaitable<StatusJson>

@@ -3,10 +3,10 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
-  statusSchema, transferListSchema, verifyReportSchema,
-  type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
-  type TransferJson, type VerifyReportJson,
+  collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
+  statusSchema, transferListSchema, usageSchema, verifyReportSchema,
+  type CollectionJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
+  type TransferJson, type UsageJson, type VerifyReportJson,
 } from './api.ts'
 
 export interface CallOptions {
@@ -52,6 +52,22 @@ export class ControlClient {
     return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
   }
 
+  usage(options?: CallOptions): Promise<UsageJson> {
+    return this.#ask('GET', '/v1/usage', usageSchema, options)
+  }
+
+  pin(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/pin', imageSchema, options, { ref })
+  }
+
+  unpin(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/unpin', imageSchema, options, { ref })
+  }
+
+  gc(request: { readonly freeBytes?: number, readonly dryRun?: boolean }, options?: WorkOptions): Promise<CollectionJson> {
+    return this.#work('/v1/gc', request, collectionSchema, options)
+  }
+
   import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/import', request, imageSchema, options)
   }
@@ -72,8 +88,8 @@ export class ControlClient {
     return this.#work('/v1/install', request, installResultSchema, options)
   }
 
-  async #ask<T>(method: string, path: string, schema: z.ZodType<T>, { signal }: CallOptions = {}): Promise<T> {
-    const response = await this.#send(method, path, undefined, signal)
+  async #ask<T>(method: string, path: string, schema: z.ZodType<T>, { signal }: CallOptions = {}, request?: object): Promise<T> {
+    const response = await this.#send(method, path, request === undefined ? undefined : JSON.stringify(request), signal)
     const answer = await readDocument(response, signal)
     if (response.statusCode !== 200) throw failure(checked(errorAnswerSchema, answer).error)
     return checked(schema, answer)

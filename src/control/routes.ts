@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, importRequest, installRequest, noFields, refParams, verifyRequest,
+  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, noFields, refParams, refRequest, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -28,6 +28,10 @@ export const ROUTES: readonly Route[] = [
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
+  short('GET', '/v1/usage', noFields, (tasks, _, work) => tasks.usage(work)),
+  short('POST', '/v1/pin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: true })),
+  short('POST', '/v1/unpin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: false })),
+  long('/v1/gc', gcRequest, (tasks, request, work) => tasks.collectGarbage({ ...request, ...work })),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
   long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),
@@ -35,7 +39,7 @@ export const ROUTES: readonly Route[] = [
   long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]
 
-function short<T>(method: 'GET' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T) => Awaitable<unknown>): Route {
+function short<T>(method: 'GET' | 'POST' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T, work: LongWork) => Awaitable<unknown>): Route {
   return { method, url, long: false, prepare: bindTo(`${method} ${url}`, schema, run) }
 }
 

@@ -10,6 +10,7 @@ import type { Voucher } from '../image/voucher.ts'
 import { fromSqliteError, openDatabase } from './database.ts'
 import type { Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
+import { Keeping } from './keeping.ts'
 import { KnownPaths } from './known-paths.ts'
 import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
 import { prepareStatements } from './statements.ts'
@@ -63,6 +64,8 @@ interface Step {
 export class Catalog {
   /** What Nix has said of store paths. */
   readonly knownPaths: KnownPaths
+  /** How long each image is kept. */
+  readonly keeping: Keeping
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -71,6 +74,7 @@ export class Catalog {
     this.#database = database
     this.#sql = prepareStatements(database)
     this.knownPaths = new KnownPaths(database, now)
+    this.keeping = new Keeping(database, now)
     this.#now = now
   }
 

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { mkdir, open, rename, statfs, symlink, unlink } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, rename, statfs, symlink, unlink } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { fromSystemError, NarvikError, systemCode } from '../errors.ts'
 import { imageName } from '../image/metadata.ts'
@@ -69,7 +69,12 @@ export class Content {
 
   /** Where the tree of an image is received, and stays until it is proven. */
   quarantineTree(narHash: NarHash): string {
-    return join(this.#quarantine(narHash), 'tree')
+    return join(this.quarantine(narHash), 'tree')
+  }
+
+  /** Where everything is that an image has in quarantine. */
+  quarantine(narHash: NarHash): string {
+    return join(this.#directories.quarantine, narHash.toNix32())
   }
 
   /** Where the proven tree of an image is. */
@@ -85,8 +90,8 @@ export class Content {
 
   /** Makes the quarantine of an image; what is in it already stays. */
   async begin(narHash: NarHash): Promise<void> {
-    await attempt(`make ${this.#quarantine(narHash)}`, async () => {
-      await makeDirectory(this.#quarantine(narHash))
+    await attempt(`make ${this.quarantine(narHash)}`, async () => {
+      await makeDirectory(this.quarantine(narHash))
       await syncDirectory(this.#directories.quarantine)
     })
   }
@@ -103,7 +108,7 @@ export class Content {
    * @throws NarvikError `conflict` where the image has something in quarantine already.
    */
   async adopt(stage: Stage, narHash: NarHash): Promise<void> {
-    const home = this.#quarantine(narHash)
+    const home = this.quarantine(narHash)
     await attempt(`move ${stage.dir} to ${home}`, async () => {
       await syncDirectory(stage.dir)
       await renameDurably(stage.dir, home)
@@ -150,7 +155,7 @@ export class Content {
         throw error
       })
       // The tree is where it belongs; what is left in quarantine is removed now or at the next start.
-      await this.#trash(this.#quarantine(narHash)).catch(() => undefined)
+      await this.#trash(this.quarantine(narHash)).catch(() => undefined)
       return claimed
     })
   }
@@ -158,7 +163,7 @@ export class Content {
   async #settleIn<Claim>(narHash: NarHash, claim: () => Claim): Promise<Claim> {
     await sealRoot(this.imageTree(narHash))
     await syncDirectory(this.#directories.images)
-    await syncDirectory(this.#quarantine(narHash))
+    await syncDirectory(this.quarantine(narHash))
     return claim()
   }
 
@@ -170,8 +175,8 @@ export class Content {
     const [from, to] = [this.imageTree(narHash), this.quarantineTree(narHash)]
     await attempt(`withdraw ${from}`, async () => {
       if (await kindOf(from) === undefined) throw absent('withdraw', from)
-      await this.#trash(this.#quarantine(narHash))
-      await makeDirectory(this.#quarantine(narHash))
+      await this.#trash(this.quarantine(narHash))
+      await makeDirectory(this.quarantine(narHash))
       await syncDirectory(this.#directories.quarantine)
       await openRoot(from)
       await renameDurably(from, to)
@@ -191,7 +196,7 @@ export class Content {
 
   /** Removes what an image has in quarantine: its tree and its progress. */
   async discardQuarantine(narHash: NarHash): Promise<void> {
-    await attempt(`remove ${this.#quarantine(narHash)}`, () => this.#trash(this.#quarantine(narHash)))
+    await attempt(`remove ${this.quarantine(narHash)}`, () => this.#trash(this.quarantine(narHash)))
   }
 
   /** Points `by-name/<name>` at a tree, in place of what it pointed at. */
@@ -238,17 +243,27 @@ export class Content {
     return bavail * bsize
   }
 
+  /** Bytes that the catalog takes. */
+  async catalogBytes(): Promise<number> {
+    const files = ['catalog.db', 'catalog.db-wal', 'catalog.db-shm'].map(name => join(this.dataDir, name))
+    const sizes = await attempt(`look at the catalog in ${this.dataDir}`, () => Promise.all(files.map(sizeOnDisk)))
+    return sizes.reduce((sum, bytes) => sum + bytes, 0)
+  }
+
+  /** Paths of everything in quarantine, what is being copied in as well. */
+  async inQuarantine(): Promise<string[]> {
+    const { quarantine } = this.#directories
+    return await attempt(`list ${quarantine}`, async () => (await readdir(quarantine)).map(name => join(quarantine, name)))
+  }
+
   /** What is on disk now; for `reconcile`. */
   async inventory(): Promise<Inventory> {
     return await attempt(`list ${this.dataDir}`, () => takeInventory(this.#directories))
   }
 
-  #quarantine(narHash: NarHash): string {
-    return join(this.#directories.quarantine, narHash.toNix32())
-  }
 
   #progress(narHash: NarHash): string {
-    return join(this.#quarantine(narHash), 'progress.json')
+    return join(this.quarantine(narHash), 'progress.json')
   }
 
   #temporary(prefix: 'stage' | 'trash'): string {
@@ -296,6 +311,16 @@ async function makeDirectory(path: string): Promise<void> {
     await mkdir(path, { mode: 0o700 })
   } catch (error) {
     if (systemCode(error) !== 'EEXIST') throw error
+  }
+}
+
+/** Bytes of a file's blocks; 0 where there is none. */
+async function sizeOnDisk(path: string): Promise<number> {
+  try {
+    return (await lstat(path)).blocks * 512
+  } catch (error) {
+    if (isAbsence(error)) return 0
+    throw error
   }
 }
 

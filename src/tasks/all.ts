@@ -1,15 +1,18 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
+import { collectGarbage, type CollectGarbageRequest } from './collect-garbage.ts'
 import { fetchClosure } from './fetch-closure.ts'
 import { fetchImage, type FetchRequest } from './fetch-image.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
+import { pinImage } from './pin-image.ts'
 import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
+import { describeUsage } from './usage.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
 
 interface Whole {
@@ -30,6 +33,9 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
+    pinImage: (request: { readonly ref: Ref, readonly pinned: boolean }) => presentImage(content, pinImage(context, request)),
+    collectGarbage: async (request: CollectGarbageRequest) => collectGarbage(context, request),
+    usage: async ({ signal }: { readonly signal: AbortSignal }) => describeUsage(context, { signal }),
     list: () => catalog.list().map(row => presentImage(content, row)),
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),

@@ -23,12 +23,17 @@ export class Announcer {
 
   /** Announces a verified image. */
   announce(row: ImageRow): void {
-    this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
+    void this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
   }
 
   /** Takes an image back that is no longer verified here. */
   withdraw(narHash: NarHash): void {
-    this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
+    void this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
+  }
+
+  /** As `withdraw`; resolves when the fleet was told, or can't be. */
+  async withdrawNow(narHash: NarHash): Promise<void> {
+    await this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash, { signal: this.#abort.signal }))
   }
 
   /** Announces all that is verified, a few at a time; for the start. */
@@ -40,7 +45,7 @@ export class Announcer {
         if (row !== undefined && !this.#abort.signal.aborted) await this.#tell(row)
       }
     }
-    for (let turn = 0; turn < ANNOUNCE_CONCURRENCY; turn++) this.#run('announce the images', tellRest)
+    for (let turn = 0; turn < ANNOUNCE_CONCURRENCY; turn++) void this.#run('announce the images', tellRest)
   }
 
   async stop(): Promise<void> {
@@ -54,10 +59,11 @@ export class Announcer {
     this.#logger.debug('announced', { narHash: narHash.toSri(), reached })
   }
 
-  #run(action: string, work: () => Promise<void>): void {
+  #run(action: string, work: () => Promise<void>): Promise<void> {
     const task = work().catch((error: unknown) => {
       if (!this.#abort.signal.aborted) this.#logger.warn(`Cannot ${action}`, { reason: messageOf(error) })
     }).finally(() => { this.#pending.delete(task) })
     this.#pending.add(task)
+    return task
   }
 }

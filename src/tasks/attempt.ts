@@ -4,6 +4,7 @@ import { Blake3 } from '../image/blake3.ts'
 import { decodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import { FILE_BUFFER_BYTES } from '../limits.ts'
+import { diskBytesOf } from '../nar/disk-usage.ts'
 import { Layout } from '../nar/layout.ts'
 import { TreeWriter } from '../nar/tree-writer.ts'
 import { fetchMetadata } from '../p2p/meta/client.ts'
@@ -14,6 +15,7 @@ import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
 import { exactly } from '../p2p/stages.ts'
 import { gather } from './gather.ts'
+import { guardRoom } from './space/guard-room.ts'
 import { guardPace } from './pace.ts'
 import { bytesPerPeer, readProgress, type ReceiveProgress, type Run } from './receive-progress.ts'
 
@@ -51,14 +53,16 @@ export class Attempt {
     const bytes = context.catalog.manifest(job.narHash)
     const state = readProgress(await context.content.readProgress(job.narHash))
     if (bytes === undefined || state?.manifestDigest !== manifestDigest(bytes)) return undefined
-    return new Attempt(context, job, Layout.of(decodeManifest(bytes).listing), state)
+    const layout = Layout.of(decodeManifest(bytes).listing)
+    await claimRoom(context, job, layout)
+    return new Attempt(context, job, layout, state)
   }
 
   /** Asks a provider what the image is, and starts from the first byte. */
   static async begin(context: TaskContext, job: Job<unknown>, provider: Provider): Promise<Attempt> {
     const { metadata, manifest } = await askMetadata(context, job, provider)
     const { layout, digest } = checkManifest(provider, metadata, manifest)
-    await checkSpace(context, layout.narSize)
+    await claimRoom(context, job, layout)
     const { narHash } = job
     context.catalog.describe(narHash, { ...metadata, name: context.catalog.get(narHash)?.name ?? null }, manifest)
     await context.content.discard(narHash)
@@ -121,7 +125,7 @@ export class Attempt {
     this.#start(`receiving from ${provider.peerId} at byte ${this.#state.offset}`)
     const pace = { windowMs: settings.stallMs, bytesPerSecond: settings.slowBytesPerSecond, hasAlternative }
     try {
-      await pipe(body, guardPace(pace), exactly(length), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
+      await pipe(body, guardPace(pace), exactly(length), guardRoom(() => this.#context.space.check({ signal: this.#job.signal })), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
     } finally {
       await this.#saving
     }
@@ -229,6 +233,11 @@ interface OpenRun {
   readonly digest: Blake3
 }
 
+/** Until the fetch ends, nobody else gets the room that the image will take. */
+async function claimRoom({ space }: TaskContext, { narHash, signal }: Job<unknown>, { listing }: Layout): Promise<void> {
+  await space.claim(narHash.toNix32(), diskBytesOf(listing), { signal })
+}
+
 async function askMetadata({ node }: TaskContext, { narHash, signal }: Job<unknown>, { peerId }: Provider): Promise<{ metadata: ImageMetadata, manifest: Uint8Array }> {
   const answer = await fetchMetadata(node, peerId, narHash, { signal })
   if (answer.status === 'ok') return answer
@@ -248,12 +257,4 @@ function checkManifest({ peerId, record }: Provider, metadata: ImageMetadata, ma
 
 function disagreement(peerId: string, one: string, other: string): NarvikError {
   return new NarvikError('invalid-manifest', `Cannot take the manifest of ${peerId}: found that ${one} and ${other}, needed them to agree`)
-}
-
-async function checkSpace({ content }: TaskContext, narSize: number): Promise<void> {
-  const free = await content.freeBytes()
-  if (free >= narSize) return
-  throw new NarvikError('disk-full', `Cannot receive ${narSize} bytes: found ${free} free bytes in the data directory, needed ${narSize}`, {
-    hint: 'Remove images with `narvik rm`, or make room on the disk',
-  })
 }

@@ -8,6 +8,8 @@ import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
+import type { Space } from './space/space.ts'
+import type { Uses } from './space/uses.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
 export interface TaskContext {
@@ -18,6 +20,8 @@ export interface TaskContext {
   readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
   readonly announcer: Announcer
+  readonly uses: Uses
+  readonly space: Pick<Space, 'claim' | 'release' | 'check' | 'isLow' | 'untilRoom' | 'collect' | 'ownBytes' | 'paused' | 'settings'>
   readonly logger: Logger
   readonly settings: TaskSettings
 }

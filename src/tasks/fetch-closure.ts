@@ -9,6 +9,7 @@ import { judgeTrust } from '../verify/trust.ts'
 import { findClosure, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
 import { fetchImage, isPeersFault, resolveImage, type FetchRequest } from './fetch-image.ts'
+import type { Progress } from './jobs.ts'
 import { nameImage } from './name-image.ts'
 import { Providers } from './providers.ts'
 import { receivePacked } from './receive-packed.ts'
@@ -50,6 +51,9 @@ class ClosureFetch {
   readonly #narHash: NarHash
   readonly #request: FetchRequest & { readonly signal: AbortSignal }
   readonly #providers: Providers
+  readonly #claim: string
+  /** Keeps what is here already until the image that needs it is here as well. */
+  readonly #held = new DisposableStack()
   #provider: Provider | undefined
   /** Numbers of the paths that are not here yet, ascending: dependencies first. */
   #left: number[] = []
@@ -61,17 +65,22 @@ class ClosureFetch {
     this.#context = context
     this.#narHash = narHash
     this.#request = request
+    this.#claim = `closure ${narHash.toNix32()}`
     this.#providers = new Providers(context, { narHash, waitMs: context.settings.providerWaitMs, signal: request.signal })
   }
 
   [Symbol.dispose](): void {
     this.#providers.close()
+    this.#context.space.release(this.#claim)
+    this.#held.dispose()
   }
 
   async run(): Promise<void> {
     await this.#describe()
     while (this.#left.length > 0) {
       this.#request.signal.throwIfAborted()
+      await this.#context.space.untilRoom({ signal: this.#request.signal, onPause: reason => { if (reason !== null) this.#report([], 0, 'paused') } })
+      await this.#claimRoom()
       const before = this.#left.length
       const pack = this.#nextPack()
       if (pack.length > 1) await this.#receive(pack)
@@ -98,7 +107,7 @@ class ClosureFetch {
     }
     this.#left = await this.#unsettled(this.#paths.map((_path, number) => number))
     this.#total = this.#left.reduce((sum, number) => sum + this.#at(number).narSize, 0)
-    await this.#checkSpace()
+    await this.#claimRoom()
   }
 
   /** Small NARs whose dependencies are here, or come before them in the same pack. */
@@ -184,6 +193,7 @@ class ClosureFetch {
 
   async #fetchOne(number: number): Promise<void> {
     const { narHash, narSize } = this.#at(number)
+    await this.#claimRoom({ without: number })
     await fetchImage(this.#context, {
       ref: { kind: 'nar-hash', narHash }, name: this.#nameOf(number), signal: this.#request.signal,
       onProgress: ({ bytes, phase, peers }) => { if (phase === 'receiving') this.#report(peers, bytes) },
@@ -195,7 +205,10 @@ class ClosureFetch {
   /** Those that are not here yet. */
   async #unsettled(numbers: readonly number[]): Promise<number[]> {
     const left: number[] = []
-    for (const number of numbers) if (!await this.#settle(number)) left.push(number)
+    for (const number of numbers) {
+      if (await this.#settle(number)) this.#held.use(this.#context.uses.hold(this.#at(number).narHash))
+      else left.push(number)
+    }
     return left
   }
 
@@ -239,15 +252,13 @@ class ClosureFetch {
     return path
   }
 
-  #report(peers: readonly { readonly peerId: string, readonly bytes: number }[], more = 0): void {
-    this.#request.onProgress?.({ narHash: this.#narHash.toSri(), phase: 'receiving', bytes: this.#bytes + more, totalBytes: this.#total, bytesPerSecond: 0, peers })
+  #report(peers: readonly { readonly peerId: string, readonly bytes: number }[], more = 0, phase: Progress['phase'] = 'receiving'): void {
+    this.#request.onProgress?.({ narHash: this.#narHash.toSri(), phase, bytes: this.#bytes + more, totalBytes: this.#total, bytesPerSecond: 0, peers })
   }
 
-  async #checkSpace(): Promise<void> {
-    const free = await this.#context.content.freeBytes()
-    if (free >= this.#total) return
-    throw new NarvikError('disk-full', `Cannot receive ${this.#left.length} paths of ${this.#total} bytes: found ${free} free bytes in the data directory, needed ${this.#total}`, {
-      hint: 'Remove images with `narvik rm`, or make room on the disk',
-    })
+  /** Claims room for what is left; a path that is fetched by itself claims its own. */
+  async #claimRoom({ without }: { without?: number } = {}): Promise<void> {
+    const bytes = this.#left.reduce((sum, number) => sum + (number === without ? 0 : this.#at(number).narSize), 0)
+    await this.#context.space.claim(this.#claim, bytes, { signal: this.#request.signal })
   }
 }

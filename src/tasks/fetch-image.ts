@@ -39,6 +39,7 @@ export async function fetchImage(context: TaskContext, request: FetchRequest): P
   const { narHash, askedBy } = resolveImage(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
+  context.uses.touch(narHash)
   if (known?.state === 'verified') return nameImage(context, await admit(context, known, askedBy), request.name)
   const row = await waitForFetch(context, { narHash, name: request.name, askedBy }, request)
   // It may have been fetched for another caller, who asked for it in another way.
@@ -123,6 +124,7 @@ async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fres
     throw error
   } finally {
     providers.close()
+    context.space.release(job.narHash.toNix32())
   }
 }
 
@@ -190,6 +192,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
   }
   try {
     for (;;) {
+      await untilRoom(context, job)
       const provider = await providers.next()
       const before = attempt?.offset ?? 0
       try {
@@ -197,6 +200,11 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
         return attempt
       } catch (error) {
+        if (await isPause(context, error, attempt)) {
+          providers.startOver()
+          providers.progressed()
+          continue
+        }
         if (!isPeersFault(error) && !await isOthersWord(error, attempt, providers)) throw error
         providers.failed(provider, messageOf(error))
         if ((attempt?.offset ?? 0) > before) providers.progressed()
@@ -239,9 +247,19 @@ export function isPeersFault(error: unknown): boolean {
   return isNarvikError(error, 'peer-failed', 'invalid-manifest', 'invalid-nar', 'too-large')
 }
 
+/** While the disk is nearly full nothing is received. */
+async function untilRoom({ space }: TaskContext, job: Job<unknown>): Promise<void> {
+  await space.untilRoom({ signal: job.signal, onPause: reason => { job.report({ phase: reason === null ? 'finding' : 'paused' }) } })
+}
+
+/** Whether the fetch only has to wait until there is room on the disk again. */
+async function isPause({ space }: TaskContext, error: unknown, attempt: Attempt | undefined): Promise<boolean> {
+  return attempt !== undefined && isNarvikError(error, 'disk-full') && await space.isLow()
+}
+
 /** Room is asked for on the word of one peer: another one may say that less is needed. */
 async function isOthersWord(error: unknown, attempt: Attempt | undefined, providers: Providers): Promise<boolean> {
-  return isNarvikError(error, 'disk-full') && attempt === undefined && await providers.hasNext()
+  return isNarvikError(error, 'disk-full', 'over-quota') && attempt === undefined && await providers.hasNext()
 }
 
 function rejection({ narHash, reason }: ImageRow): NarvikError {

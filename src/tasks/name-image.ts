@@ -2,8 +2,9 @@ import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 
 /** Gives a verified image another name, where one is given; the old one is free then. */
-export async function nameImage({ catalog, content }: Pick<TaskContext, 'catalog' | 'content'>, row: ImageRow, name: string | undefined): Promise<ImageRow> {
+export async function nameImage({ catalog, content, uses }: Pick<TaskContext, 'catalog' | 'content' | 'uses'>, row: ImageRow, name: string | undefined): Promise<ImageRow> {
   if (name === undefined || name === row.name) return row
+  uses.touch(row.narHash)
   const renamed = catalog.setName(row.narHash, name)
   const path = content.visiblePath(renamed)
   if (path !== null) await content.link(name, path)

@@ -26,6 +26,9 @@ export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRo
     source: row.source,
     createdAt: row.createdAt.toISOString(),
     verifiedAt: row.verifiedAt?.toISOString() ?? null,
+    provenAt: row.provenAt?.toISOString() ?? null,
+    usedAt: row.usedAt.toISOString(),
+    pinned: row.pinnedAt !== null,
     reason: row.reason,
     note,
   }

@@ -10,10 +10,12 @@ import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
 import { findClosure, memberOf, type Member } from './closure.ts'
+import type { Uses } from './space/uses.ts'
 
 export interface ServeParts {
   readonly catalog: Catalog
   readonly content: Content
+  readonly uses: Pick<Uses, 'hold' | 'isLeaving'>
   readonly logger: Logger
   /** Called once an image's tree was seen to be no longer what was proven. */
   readonly onDamage: (row: ImageRow, reason: string) => void
@@ -23,7 +25,7 @@ export interface ServeParts {
 const LAYOUTS_KEPT = 4
 
 /** What peers are served from: verified images only, read through their layout from where they are. */
-export function createImageSource({ catalog, content, logger, onDamage }: ServeParts): ImageSource {
+export function createImageSource({ catalog, content, uses, logger, onDamage }: ServeParts): ImageSource {
   const layouts = new Map<string, Layout>()
 
   function layoutOf(narHash: NarHash): Layout | undefined {
@@ -43,8 +45,10 @@ export function createImageSource({ catalog, content, logger, onDamage }: ServeP
     const row = catalog.get(narHash)
     const tree = row === undefined ? null : content.visiblePath(row)
     const layout = tree === null ? undefined : layoutOf(narHash)
-    if (row === undefined || tree === null || layout === undefined) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
+    if (row === undefined || tree === null || layout === undefined || uses.isLeaving(narHash)) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
     if (offset + length > layout.narSize) throw new NarvikError('invalid-argument', `Cannot serve bytes ${offset} to ${offset + length}: found a NAR of ${layout.narSize} bytes`)
+    // Who asks for no byte asks whether the image is here, which is no use of it.
+    using _held = length === 0 ? undefined : uses.hold(narHash)
     try {
       const since = row.newestChange === null ? {} : { unchangedSince: row.newestChange }
       yield* readRange(tree, layout, offset, length, { ...options, ...since })
@@ -57,17 +61,17 @@ export function createImageSource({ catalog, content, logger, onDamage }: ServeP
   }
 
   return {
-    describe: narHash => Promise.resolve(describe(catalog, narHash)),
+    describe: narHash => Promise.resolve(uses.isLeaving(narHash) ? undefined : describe(catalog, narHash)),
     read,
   }
 }
 
 /** What peers are told of closures: those that are verified here as a whole. */
-export function createClosureSource({ catalog, logger }: Pick<ServeParts, 'catalog' | 'logger'>): ClosureSource {
+export function createClosureSource({ catalog, uses, logger }: Pick<ServeParts, 'catalog' | 'logger'> & { readonly uses: Pick<Uses, 'isLeaving'> }): ClosureSource {
   return {
     narSize: narHash => {
       const row = catalog.get(narHash)
-      return row?.state === 'verified' ? row.narSize ?? undefined : undefined
+      return row?.state === 'verified' && !uses.isLeaving(narHash) ? row.narSize ?? undefined : undefined
     },
     closure: async narHash => {
       const row = catalog.get(narHash)

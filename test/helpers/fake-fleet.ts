@@ -16,6 +16,9 @@ import { Slots } from '../../src/p2p/slots.ts'
 import { Announcer } from '../../src/tasks/announce.ts'
 import type { FleetNode, TaskContext, TaskSettings } from '../../src/tasks/context.ts'
 import { Jobs } from '../../src/tasks/jobs.ts'
+import { Collector } from '../../src/tasks/space/collector.ts'
+import { Space } from '../../src/tasks/space/space.ts'
+import { Uses } from '../../src/tasks/space/uses.ts'
 import { someMetadata } from './images.ts'
 import { narBytes, type Tree } from './nar-bytes.ts'
 import { openStore } from './store.ts'
@@ -96,6 +99,7 @@ export class FakePeer implements ImageSource {
 /** One host whose tasks are tested: a real store, and a network whose peers are made up. */
 export class FakeFleet {
   readonly context: TaskContext
+  readonly space: Space
   readonly banned = new Map<string, string>()
   readonly #network = new MemoryNetwork()
   readonly #router: MemoryRouter
@@ -105,9 +109,11 @@ export class FakeFleet {
   private constructor(store: Pick<TaskContext, 'catalog' | 'content'>, settings: Partial<TaskSettings>, nix: TaskContext['nix']) {
     this.#router = new MemoryRouter(this.#network, { peerId: 'this-host' })
     const jobs = new Jobs()
+    const logger = silentLogger
+    const parts = { ...store, jobs, logger, node: this.#node(), announcer: new Announcer({ router: this.#router, logger }), uses: new Uses({ ...store, logger }) }
+    this.space = new Space({ ...parts, collector: new Collector(parts) }, { quotaBytes: null, minFreeBytes: 0, minCopies: 1 })
     this.context = {
-      ...store, jobs, nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
-      announcer: new Announcer({ router: this.#router, logger: silentLogger }),
+      ...parts, nix, space: this.space, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
       settings: { useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())

@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { CollectionJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -21,6 +21,9 @@ export const goodImage: ImageJson = {
   source: 'import',
   createdAt: '2026-03-01T12:00:00.000Z',
   verifiedAt: '2026-03-01T12:00:05.000Z',
+  provenAt: '2026-03-01T12:00:05.000Z',
+  usedAt: '2026-03-01T12:00:05.000Z',
+  pinned: false,
   reason: null,
   note: null,
 }
@@ -34,6 +37,7 @@ export const badImage: ImageJson = {
   path: null,
   source: 'fetch',
   verifiedAt: null,
+  provenAt: null,
   reason: 'the NAR hash of the tree is another',
 }
 
@@ -72,6 +76,7 @@ const status: StatusJson = {
   dataDir: '/var/lib/narvik',
   socket: '/run/narvik/narvik.sock',
   freeBytes: 53_687_091_200,
+  paused: null,
   fleet: false,
   nix: { available: true, detail: 'nix 2.34.8' },
 }
@@ -98,6 +103,20 @@ export const someProgress: Progress = {
 }
 
 const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
+
+const usage: UsageJson = {
+  quotaBytes: 214_748_364_800, usedBytes: 1_100_000_000, claimedBytes: 0, catalogBytes: 200_704, freeBytes: 53_687_091_200, minFreeBytes: 1_073_741_824, paused: null,
+  images: [
+    { narHash: GOOD_HASH, name: 'web-1', state: 'verified', place: 'content', diskBytes: 900_000_000, apparentBytes: 1_288_490_000, pinned: true, usedAt: '2026-03-01T12:00:05.000Z' },
+    { narHash: BAD_HASH, name: null, state: 'rejected', place: 'quarantine', diskBytes: 199_799_296, apparentBytes: 199_799_296, pinned: false, usedAt: '2026-03-01T12:00:00.000Z' },
+  ],
+}
+
+const collection: CollectionJson = {
+  dryRun: false, freedBytes: 199_799_296,
+  collected: [{ narHash: BAD_HASH, name: null, what: 'rejected', diskBytes: 199_799_296, usedAt: '2026-03-01T12:00:00.000Z' }],
+  kept: [{ narHash: GOOD_HASH, name: 'web-1', reason: 'it is in use' }],
+}
 
 /**
  * A daemon's inside that is none: it knows one good and one bad image, and answers by the last part of the path or by
@@ -128,6 +147,9 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     },
     installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
+    pinImage: ({ ref, pinned }) => ({ ...known(ref), pinned }),
+    collectGarbage: ({ dryRun = false }) => Promise.resolve({ ...collection, dryRun }),
+    usage: () => Promise.resolve(usage),
     list: () => [goodImage, badImage],
     show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     status: () => status,

@@ -4,7 +4,7 @@ import type { ListingColumns } from '../../image/listing.ts'
 
 /** What can be done with the tree at `root`. */
 export type TreeTask =
-  | { readonly task: 'scan' | 'hash' | 'seal' | 'open' | 'remove', readonly root: string }
+  | { readonly task: 'scan' | 'hash' | 'seal' | 'open' | 'remove' | 'measure', readonly root: string }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
@@ -16,6 +16,9 @@ export interface TreeResult {
   readonly narSize?: number
   /** SHA-256 of the NAR. */
   readonly digest?: Uint8Array
+  /** Bytes of all files, and of the blocks that they take on disk. */
+  readonly apparentBytes?: number
+  readonly diskBytes?: number
 }
 
 export type TreeReply =

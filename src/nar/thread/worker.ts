@@ -9,6 +9,7 @@ import { openNow } from './open.ts'
 import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
 import { removeNow } from './remove.ts'
 import { sealNow } from './seal.ts'
+import { measureNow } from './measure.ts'
 import { makeSkeleton } from './skeleton.ts'
 import { walkTree } from './walk.ts'
 
@@ -39,6 +40,7 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
     case 'seal': await sealNow(job.root, check); return {}
     case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
+    case 'measure': return measureNow(job.root, check)
   }
 }
 
