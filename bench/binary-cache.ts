@@ -1,23 +1,12 @@
-import { spawn, type ChildProcess } from 'node:child_process'
+import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdir, mkdtemp, writeFile } from 'node:fs/promises'
+import { mkdtemp } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { execa } from 'execa'
 import { removeTree } from '../src/nar/remove.ts'
-
-/** Makes sure that the references can run. @throws where they are absent and can't be installed: a benchmark without its reference says nothing. */
-export async function requireTools(): Promise<void> {
-  const packages = { nginx: 'nginx-light', nix: 'nix-bin' }
-  const absent: string[] = []
-  for (const [program, name] of Object.entries(packages)) if ((await run(program, program === 'nginx' ? ['-v'] : ['--version'])).failed) absent.push(name)
-  if (absent.length === 0) return
-  const wanted = `Cannot run the benchmarks: found no ${absent.join(' and no ')}, needed ${absent.length === 1 ? 'it' : 'both'}`
-  if (process.getuid?.() !== 0) throw new Error(`${wanted}; install with: apt-get install ${absent.join(' ')}`)
-  const installed = await run('apt-get', ['install', '-y', '--no-install-recommends', ...absent], { env: { DEBIAN_FRONTEND: 'noninteractive' } })
-  if (installed.failed) throw new Error(`${wanted}; apt-get says: ${installed.stderr}`)
-}
+import { startNginx } from './nginx.ts'
 
 /** A plain-HTTP binary cache on loopback, as a fleet has one: nginx over the files that `nix copy` made, uncompressed. */
 export class BinaryCache {
@@ -42,7 +31,7 @@ export class BinaryCache {
     const storePath = await nix(env, 'store', 'add-path', '--name', 'image', path)
     await nix(env, 'copy', '--to', `file://${dir}/cache?compression=none`, storePath)
     const port = await freePort()
-    const nginx = await startNginx(dir, port)
+    const nginx = await startNginx({ dir: join(dir, 'nginx'), root: join(dir, 'cache'), listen: `127.0.0.1:${port}`, answers: () => answers(port) })
     return new BinaryCache(dir, env, { storePath, nginx, url: `http://127.0.0.1:${port}` })
   }
 
@@ -78,23 +67,6 @@ async function nix(env: Readonly<Record<string, string>>, ...args: string[]): Pr
   const { failed, stdout, stderr } = await run('nix', args, { env })
   if (failed) throw new Error(`Cannot run nix ${args.join(' ')}: ${stderr}`)
   return stdout
-}
-
-async function startNginx(dir: string, port: number): Promise<ChildProcess> {
-  const temp = join(dir, 'nginx')
-  await mkdir(temp)
-  const temporary = ['client_body', 'proxy', 'fastcgi', 'uwsgi', 'scgi'].map(kind => `${kind}_temp_path ${temp}/${kind};`).join(' ')
-  await writeFile(join(temp, 'nginx.conf'), `
-    daemon off; worker_processes 1; pid ${temp}/pid; error_log ${temp}/error.log; ${process.getuid?.() === 0 ? 'user root;' : ''}
-    events {}
-    http { access_log off; sendfile on; tcp_nopush on; ${temporary} server { listen 127.0.0.1:${port}; root ${dir}/cache; } }
-  `)
-  const nginx = spawn('nginx', ['-c', join(temp, 'nginx.conf'), '-e', join(temp, 'error.log')], { stdio: 'inherit' })
-  for (;;) {
-    if (nginx.exitCode !== null) throw new Error(`Cannot start nginx: it ended with ${nginx.exitCode}`)
-    if (await answers(port)) return nginx
-    await new Promise(resolve => setTimeout(resolve, 20))
-  }
 }
 
 async function answers(port: number): Promise<boolean> {

@@ -1,53 +1,59 @@
 import { spawn, type ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp, readFile } from 'node:fs/promises'
+import { openSync, closeSync } from 'node:fs'
+import { mkdir, mkdtemp } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { createInterface } from 'node:readline'
 import { z } from 'zod'
 import { ControlClient } from '../src/control/client.ts'
 import { removeTree } from '../src/nar/remove.ts'
+import { printedBy } from './printed.ts'
+import { type Usage, usageOf } from './usage.ts'
 
 const NARVIK = new URL('../bin/narvik', import.meta.url).pathname
-const MIB = 1024 * 1024
-const ready = z.object({ addresses: z.array(z.string()), socket: z.string() })
+const ready = z.object({ peerId: z.string(), addresses: z.array(z.string()), socket: z.string() })
 
 export interface HostOptions {
   readonly bootstrap?: readonly Host[]
   readonly env?: Readonly<Record<string, string>>
+  /** The directory of everything that the daemon keeps: a new one, or that of an earlier daemon to go on with what it had. */
+  readonly dir?: string
+  /** Further arguments of `narvik daemon`. */
+  readonly args?: readonly string[]
+  /** The words of a command that becomes the daemon somewhere else, such as in a network namespace: the process must stay the same. */
+  readonly via?: readonly string[]
+  /** File that its log is added to; without one it goes to standard error. */
+  readonly logFile?: string
 }
 
-/** What a process has used so far. */
-export interface Usage {
-  /** MiB resident: now, and the most it ever was. */
-  readonly resident: number
-  readonly peak: number
-  readonly cpuSeconds: number
-}
-
-/** A real daemon on loopback, started as its users start it, with everything it keeps in one temporary directory. */
+/** A real daemon, on loopback unless told otherwise, started as its users start it, with everything it keeps in one temporary directory. */
 export class Host {
   readonly dir: string
+  readonly dataDir: string
+  readonly peerId: string
   readonly addresses: readonly string[]
   readonly client: ControlClient
   readonly #process: ChildProcess
 
-  private constructor(process: ChildProcess, dir: string, { addresses, socket }: z.infer<typeof ready>) {
+  private constructor(process: ChildProcess, dir: string, { peerId, addresses, socket }: z.infer<typeof ready>) {
     this.#process = process
     this.dir = dir
+    this.dataDir = dataDirIn(dir)
+    this.peerId = peerId
     this.addresses = addresses
     this.client = new ControlClient({ socket })
   }
 
-  static async start({ bootstrap = [], env = {} }: HostOptions = {}): Promise<Host> {
-    const dir = await mkdtemp(join(tmpdir(), 'narvik-bench-host-'))
-    const peers = bootstrap.flatMap(({ addresses }) => addresses.flatMap(address => ['--bootstrap', address]))
-    const child = spawn(NARVIK, ['daemon', '--json', '--no-mdns', '--data-dir', join(dir, 'data'), '--socket', join(dir, 'run', 'narvik.sock'), ...peers], {
-      env: { ...process.env, NARVIK_CONFIG: '/dev/null', NARVIK_LOG_LEVEL: 'warn', NARVIK_NIX_STORE_ADD_MAX_BYTES: '0', ...env },
-      stdio: ['ignore', 'pipe', 'inherit'],
-    })
-    for await (const line of createInterface(child.stdout)) return new Host(child, dir, ready.parse(JSON.parse(line)))
-    throw new Error('Cannot start a daemon: found its end, needed the line that says it is ready')
+  static async start(options: HostOptions = {}): Promise<Host> {
+    const dir = options.dir ?? await mkdtemp(join(tmpdir(), 'narvik-bench-host-'))
+    await mkdir(dir, { recursive: true })
+    const child = spawnDaemon(dir, options)
+    for await (const line of printedBy(child)) return new Host(child, dir, ready.parse(JSON.parse(line)))
+    throw new Error(`Cannot start a daemon: found its end, needed the line that says it is ready${options.logFile === undefined ? '' : `; its log is ${options.logFile}`}`)
+  }
+
+  get pid(): number {
+    return this.#process.pid ?? 0
   }
 
   /** Resolves when `count` peers are connected. */
@@ -55,24 +61,35 @@ export class Host {
     while ((await this.client.status()).peers < count) await new Promise(resolve => setTimeout(resolve, 20))
   }
 
-  async usage(): Promise<Usage> {
-    const { pid } = this.#process
-    const status = await readFile(`/proc/${String(pid)}/status`, 'utf8')
-    const stat = await readFile(`/proc/${String(pid)}/stat`, 'utf8')
-    const kib = (field: string): number => Number(new RegExp(`${field}:\\s+(\\d+) kB`).exec(status)?.[1])
-    // Fields 14 and 15 are user and system time in ticks of 10 ms; the command before them may have spaces in it.
-    const [user, system] = stat.slice(stat.lastIndexOf(')') + 2).split(' ').slice(11, 13).map(Number)
-    return { resident: kib('VmRSS') * 1024 / MIB, peak: kib('VmHWM') * 1024 / MIB, cpuSeconds: ((user ?? 0) + (system ?? 0)) / 100 }
+  usage(): Promise<Usage> {
+    return usageOf(this.pid)
+  }
+
+  /** Sends a signal that ends the daemon, and resolves when it has; what it kept stays. */
+  async kill(signal: NodeJS.Signals): Promise<void> {
+    if (this.#process.exitCode !== null || this.#process.signalCode !== null) return
+    const ended = once(this.#process, 'exit')
+    this.#process.kill(signal)
+    // One that was frozen hears it when it goes on.
+    this.#process.kill('SIGCONT')
+    await ended
+  }
+
+  /** Stops the process on the spot, with all its connections open, until it is killed. */
+  freeze(): void {
+    this.#process.kill('SIGSTOP')
   }
 
   /** Ends the daemon and removes what it kept. */
   async stop(): Promise<void> {
-    if (this.#process.exitCode === null && this.#process.signalCode === null) {
-      this.#process.kill('SIGTERM')
-      await once(this.#process, 'exit')
-    }
+    await this.kill('SIGTERM')
     await removeTree(this.dir)
   }
+}
+
+/** Where the daemon that was started with a directory has its data. */
+export function dataDirIn(dir: string): string {
+  return join(dir, 'data')
 }
 
 /** Two daemons that are connected. */
@@ -81,4 +98,20 @@ export async function startPair(options: HostOptions = {}): Promise<[Host, Host]
   const receiver = await Host.start({ ...options, bootstrap: [provider] })
   await Promise.all([provider.untilPeers(1), receiver.untilPeers(1)])
   return [provider, receiver]
+}
+
+function spawnDaemon(dir: string, { bootstrap = [], env = {}, args = [], via = [], logFile }: HostOptions): ChildProcess {
+  const peers = bootstrap.flatMap(({ addresses }) => addresses.flatMap(address => ['--bootstrap', address]))
+  const [program = NARVIK, ...words] = [
+    ...via, NARVIK, 'daemon', '--json', '--no-mdns', '--data-dir', dataDirIn(dir), '--socket', join(dir, 'run', 'narvik.sock'), ...peers, ...args,
+  ]
+  const log = logFile === undefined ? undefined : openSync(logFile, 'a')
+  try {
+    return spawn(program, words, {
+      env: { ...process.env, NARVIK_CONFIG: '/dev/null', NARVIK_LOG_LEVEL: 'warn', NARVIK_NIX_STORE_ADD_MAX_BYTES: '0', ...env },
+      stdio: ['ignore', 'pipe', log ?? 'inherit'],
+    })
+  } finally {
+    if (log !== undefined) closeSync(log)
+  }
 }

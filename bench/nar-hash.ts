@@ -4,7 +4,7 @@ import { closeSync, mkdirSync, mkdtempSync, openSync, readSync, writeFileSync, w
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { hashTree, scanTree } from '../src/nar/hash-tree.ts'
+import { chunkTree, hashTree, scanTree } from '../src/nar/hash-tree.ts'
 import { removeTree } from '../src/nar/remove.ts'
 
 export interface NarHashResult {
@@ -41,6 +41,7 @@ async function measureLargeFile(path: string, runs: number): Promise<NarHashResu
     'SHA-256': () => { hashRepeatedly(bytes, GIB) },
     'nix hash path': () => nixHash(path),
     'reading': () => { readWhole(path, bytes) },
+    'the same with the chunks, in a second thread': () => chunkTree(path),
   })
   const parts = `reading takes ${share(milliseconds, 'reading')} of the time and is done ahead by other threads, SHA-256 ${share(milliseconds, 'SHA-256')}`
   return { name: '1 GiB in one file', milliseconds, ratios: ratios(milliseconds), budget: { against: 'SHA-256', ratio: 1.05 }, parts }
@@ -54,6 +55,7 @@ async function measureSmallFiles(path: string, runs: number): Promise<NarHashRes
     'SHA-256': () => { hashRepeatedly(bytes, total) },
     'nix hash path': () => nixHash(path),
     'walk': () => scanTree(path),
+    'the same with the chunks, in a second thread': () => chunkTree(path),
   })
   const parts = `the walk takes ${share(milliseconds, 'walk')} of the time, SHA-256 ${share(milliseconds, 'SHA-256')}, opening and reading files the rest`
   return { name: `${FILES} files of 0 to 8 KiB`, milliseconds, ratios: ratios(milliseconds), budget: { against: 'nix hash path', ratio: 0.8 }, parts }

@@ -5,8 +5,15 @@ export interface Result {
   readonly figures: Readonly<Record<string, { readonly value: number, readonly unit: 'ms' | 's' | 'MiB' }>>
   /** Narvik's figure over that of the reference, in the same run; a share is a ratio to the whole. */
   readonly ratios: readonly Ratio[]
+  /** What stands side by side. */
+  readonly table?: Table | undefined
   /** Where the time goes, and what the figures can't tell. */
   readonly notes: readonly string[]
+}
+
+export interface Table {
+  readonly columns: readonly string[]
+  readonly rows: readonly (readonly string[])[]
 }
 
 export interface Ratio {
@@ -21,13 +28,21 @@ export function median(values: readonly number[]): number {
 }
 
 /** One result as text for people. */
-export function linesOf({ name, figures, ratios, notes }: Result): string[] {
+export function linesOf({ name, figures, table, ratios, notes }: Result): string[] {
   return [
     name,
+    ...tableLines(table).map(line => `  ${line}`),
     ...Object.entries(figures).map(([figure, { value, unit }]) => `  ${figure}: ${value.toFixed(unit === 's' ? 2 : 0)} ${unit}`),
     ...ratios.map(ratio => `  ${ratioText(ratio)}`),
     ...notes.map(note => `  ${note}`),
   ]
+}
+
+function tableLines(table: Table | undefined): string[] {
+  if (table === undefined) return []
+  const rows = [table.columns, ...table.rows]
+  const widths = table.columns.map((_, column) => Math.max(...rows.map(row => row[column]?.length ?? 0)))
+  return rows.map(row => row.map((cell, column) => column === 0 ? cell.padEnd(widths[column] ?? 0) : cell.padStart(widths[column] ?? 0)).join('  '))
 }
 
 function ratioText({ against, ratio, budget }: Ratio): string {

@@ -1,6 +1,8 @@
-// Writes docs/LIMITS.md and docs/ERRORS.md from src/limits.ts and src/errors.ts. A test compares them.
+// Writes the documents that are made from the code: limits, errors, and the keys of the configuration. Tests compare them.
 import { readFileSync, writeFileSync } from 'node:fs'
 import { pathToFileURL } from 'node:url'
+import { renderConfigPage, renderExample } from './config-docs.ts'
+import { row } from './markdown-row.ts'
 import { ERROR_CODES } from '../src/errors.ts'
 import * as limits from '../src/limits.ts'
 
@@ -9,6 +11,8 @@ const ROOT = new URL('../', import.meta.url)
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   writeFileSync(new URL('docs/LIMITS.md', ROOT), renderLimits())
   writeFileSync(new URL('docs/ERRORS.md', ROOT), renderErrors())
+  writeFileSync(new URL('docs/CONFIG.md', ROOT), renderConfigPage())
+  writeFileSync(new URL('config/narvik.example.toml', ROOT), renderExample())
 }
 
 /** The text of docs/LIMITS.md: the meaning of each limit is the comment above it. */
@@ -75,8 +79,4 @@ function valueText(name: string, value: number): string {
   if (!name.endsWith('_MS') && !inBytes) return String(value)
   const unit = Object.entries(units).find(([, size]) => value >= size && value % size === 0)
   return unit === undefined ? String(value) : `${value} (${value / unit[1]} ${unit[0]})`
-}
-
-function row(cells: readonly string[]): string {
-  return `| ${cells.map(cell => cell.replaceAll('|', '\\|')).join(' | ')} |`
 }

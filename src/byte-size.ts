@@ -16,3 +16,9 @@ export function parseByteSize(text: string): number | undefined {
   const bytes = Math.round(Number(amount) * factor)
   return Number.isSafeInteger(bytes) ? bytes : undefined
 }
+
+/** The shortest exact way to write it: in the largest binary unit that goes into it. */
+export function formatByteSize(bytes: number): string {
+  const unit = (['TiB', 'GiB', 'MiB', 'KiB'] as const).find(name => bytes > 0 && bytes % (UNITS[name] ?? 1) === 0)
+  return unit === undefined ? String(bytes) : `${bytes / (UNITS[unit] ?? 1)} ${unit}`
+}

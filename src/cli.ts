@@ -9,7 +9,7 @@ import { createProgram, usageError, type CommonOptions, type DaemonOptions } fro
 import { ownName, version } from './cli/self.ts'
 import { findSocket } from './cli/socket.ts'
 import { fields } from './cli/table.ts'
-import { loadConfig } from './config.ts'
+import { type Config, loadConfig } from './config.ts'
 import type { Progress } from './control/api.ts'
 import { ControlClient } from './control/client.ts'
 import { ERROR_CODES, isNarvikError, messageOf, NarvikError, systemCode } from './errors.ts'
@@ -50,9 +50,11 @@ async function run(action: Action, { json = false, socket, watch = false }: Comm
 }
 
 async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
-  const config = loadConfig({ ...(file === undefined ? {} : { file }), flags, env })
+  const load = (): Config => loadConfig({ ...(file === undefined ? {} : { file }), flags, env })
+  const config = load()
   const { runDaemon } = await import('./daemon.ts')
   const exitCode = await runDaemon(config, {
+    load,
     onReady: ({ peerId, addresses, socket, dataDir }) => {
       const next = `${ownName(env, process.cwd())} import PATH${findSocket(undefined, env) === socket ? '' : ` --socket ${socket}`}`
       const text = fields({ 'peer id': peerId, 'addresses': addresses.join(' '), 'socket': socket, 'data': dataDir }, styleText)
@@ -64,7 +66,8 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
 
 function print({ json: document, text, failure }: Answer, { json, onCleanScreen = false }: { readonly json: boolean, readonly onCleanScreen?: boolean }): void {
   if (onCleanScreen) stdout.write('\x1b[2J\x1b[H')
-  stdout.write(`${json ? JSON.stringify(document) : text((style, part) => styleText(style, part, { stream: stdout }))}\n`)
+  const written = json ? JSON.stringify(document) : text((style, part) => styleText(style, part, { stream: stdout }))
+  if (written !== '') stdout.write(`${written}\n`)
   if (failure === undefined) return
   if (!json) printError(failure)
   process.exitCode = ERROR_CODES[failure.code].exit

@@ -2,18 +2,23 @@ import { readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
-import { parse as parseToml, TomlError } from 'smol-toml'
 import { z } from 'zod'
 import { BYTE_SIZE_FORM, parseByteSize } from './byte-size.ts'
+import { nearest } from './config/nearest.ts'
+import { leavesOf, lineOf, parseToml } from './config/toml.ts'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_MIN_COPIES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_MIN_COPIES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
 const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
 const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-Za-z]+$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
+const peerIds = z.array(z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…')).max(MAX_LISTED_PEERS).readonly()
 const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
+/** Which images are announced. */
+export const SHARING = ['everything', 'named', 'nothing'] as const
+export type Sharing = (typeof SHARING)[number]
 const signatureCount = z.int().min(0).max(MAX_TRUSTED_KEYS)
 const byteSize = z.union([z.int().min(0), z.string().max(64)], 'a number of bytes, or text').transform((value, context) => {
   const bytes = typeof value === 'number' ? value : parseByteSize(value)
@@ -21,61 +26,74 @@ const byteSize = z.union([z.int().min(0), z.string().max(64)], 'a number of byte
   context.addIssue({ code: 'custom', message: BYTE_SIZE_FORM })
   return z.NEVER
 })
+/** Whether a key takes a size, as bytes or as text with a unit. */
+export function isByteSize(schema: z.ZodType): boolean {
+  return schema instanceof z.ZodNullable ? isByteSize(schema.unwrap() as z.ZodType) : schema instanceof z.ZodPipe
+}
 const seconds = z.number().positive().max(7 * 24 * 3600)
 
-/** Every key of the configuration. A key is written in snake_case in the file: `data_dir`, `nix.bin_dir`. */
+/**
+ * Every key of the configuration, with the sentences that its documents have of it. A key is written in snake_case in the
+ * file: `data_dir`, `nix.bin_dir`. One that is null until it is set has an example.
+ */
 const configSchema = z.strictObject({
-  /** Where the host's key, the catalog and the images are. */
-  dataDir: path,
-  /** The control socket. */
-  socket: path,
-  /** Multiaddrs to listen on; beyond loopback only with a fleet key or `allowOpen`. */
-  listen: z.array(listenAddress).max(16).readonly(),
-  /** Multiaddrs of peers that are dialled until they answer. */
-  bootstrap: z.array(peerAddress).max(256).readonly(),
-  /** Whether peers on the same LAN are looked for. */
-  mdns: z.boolean(),
-  /** File with the fleet's key; null where this host is in no fleet. */
-  fleetKeyFile: path.nullable(),
-  /** Whether `listen` may go beyond loopback without a fleet key. */
-  allowOpen: z.boolean(),
+  dataDir: path.describe('Where the host\'s key, the catalog and the images are; for a daemon of your own ~/.local/share/narvik.'),
+  socket: path.describe('The control socket; for a daemon of your own $XDG_RUNTIME_DIR/narvik.sock, or narvik.sock in data_dir.'),
+  listen: z.array(listenAddress).max(16).readonly()
+    .describe('Addresses to listen on; other hosts reach this one through, for instance, "/ip4/0.0.0.0/tcp/4650". Port 0 is a free one.'),
+  bootstrap: z.array(peerAddress).max(256).readonly()
+    .describe('Peers that are dialled until they answer, for instance "/dns4/host-a/tcp/4650/p2p/12D3KooW…".'),
+  mdns: z.boolean().describe('Whether peers on the same LAN are looked for.'),
+  fleetKeyFile: path.nullable().meta({
+    description: 'File with the fleet\'s key, made by `narvik fleet create`: only hosts that hold it get past the handshake. Not set: this host is in no fleet.',
+    examples: ['/etc/narvik/fleet.key'],
+  }),
+  acceptFleetKeyFiles: z.array(path).max(8).readonly().meta({
+    description: 'Files with other keys that are accepted as well, while the fleet changes over from one key to the next; docs/SECURITY.md says how.',
+    examples: [['/etc/narvik/fleet.next.key']],
+  }),
+  allowOpen: z.boolean().describe('Whether listen may go beyond loopback without a fleet key, so that anyone who reaches the port can fetch.'),
+  peers: z.strictObject({
+    allow: peerIds.describe('Peer ids to have to do with, for instance "12D3KooW…", and with nobody else; empty: with everyone who has the fleet\'s key.'),
+    deny: peerIds.describe('Peer ids to have nothing to do with, also where they are allowed; their connections end when this is reloaded.'),
+  }).describe('With whom this host has to do, besides the fleet\'s key.'),
+  sharing: z.strictObject({
+    announce: z.enum(SHARING).describe('Which verified images the fleet is told of: everything, named (only those with a name), or nothing. ' +
+      'Who knows a hash may still ask for it; what is private is served to nobody.'),
+  }).describe('What this host tells the fleet that it has.'),
   log: z.strictObject({
-    level: z.enum(LOG_LEVELS),
-    format: z.enum(['json', 'text']),
-  }),
+    level: z.enum(LOG_LEVELS).describe('debug, info, warn or error.'),
+    format: z.enum(['json', 'text']).describe('text, or json: a document a line; under systemd the default is json.'),
+  }).describe('What the daemon writes to standard error.'),
   nix: z.strictObject({
-    /** Whether Nix is asked about store paths, where it is installed. */
-    enabled: z.boolean(),
-    /** Directory with the `nix` program; null for the one on PATH. */
-    binDir: path.nullable(),
-    /** Bytes of the NAR up to which an imported tree is added to the Nix store; 0 for never. */
-    storeAddMaxBytes: z.int().min(0),
-    queryTimeoutSeconds: seconds,
-  }),
+    enabled: z.boolean().describe('Whether Nix is asked about store paths, where it is installed.'),
+    binDir: path.nullable().meta({ description: 'Directory with the nix program. Not set: the one on PATH.', examples: ['/run/current-system/sw/bin'] }),
+    storeAddMaxBytes: z.int().min(0).describe('Bytes of the NAR up to which an imported tree is added to the Nix store, where the daemon may write to one; 0 for never. ' +
+      'Older Nix holds the whole tree in memory for it; larger trees go into Narvik\'s own store.'),
+    queryTimeoutSeconds: seconds.describe('Seconds for a question to Nix.'),
+  }).describe('The Nix of this host.'),
   trust: z.strictObject({
-    /** Public keys whose signatures count, in Nix's format. */
-    keys: z.array(publicKey).max(MAX_TRUSTED_KEYS).readonly(),
-    /** Different trusted keys that must have signed an image that is fetched by its NAR hash. */
-    signaturesByHash: signatureCount,
-    /** The same for an image that is fetched by its store path; as many make a store path believed. */
-    signaturesByStorePath: signatureCount,
-    /** The same for an image that is fetched by a name that another host published. */
-    signaturesByName: signatureCount,
-  }),
+    keys: z.array(publicKey).max(MAX_TRUSTED_KEYS).readonly().describe('Public keys whose signatures count, as Nix writes them, for instance ' +
+      '"cache.nixos.org-1:6NCHdD59X431o0gWypbMrAURkbJ16ZPMQFGspcDShjY=". Old and new keys may stand side by side while keys are changed.'),
+    signaturesByHash: signatureCount.describe('How many different trusted keys must have signed an image that is fetched by its NAR hash; the hash is the trust.'),
+    signaturesByStorePath: signatureCount.describe('The same where it is fetched by its store path; with as many, but at least one, a store path that a peer names is ' +
+      'believed. A path that follows from its content address needs none.'),
+    signaturesByName: signatureCount.describe('The same where it is fetched by a name that another host published.'),
+  }).describe('Whose signatures count, and how many are needed.'),
   fetch: z.strictObject({
-    /** Seconds to go on looking for a provider where the request gives no timeout. */
-    providerWaitSeconds: seconds,
-    /** Seconds without a byte after which a provider is given up for the next. */
-    stallSeconds: seconds,
-  }),
+    providerWaitSeconds: seconds.describe('Seconds to go on looking for a provider where the request gives no timeout.'),
+    stallSeconds: seconds.describe('Seconds without a byte after which a provider is given up for the next.'),
+  }).describe('How images are received.'),
   space: z.strictObject({
-    /** What Narvik may take on disk for itself; null for as much as there is. */
-    quota: byteSize.nullable(),
-    /** What must be free on the disk for fetches to go on; 0 for nothing. */
-    minFree: byteSize,
-    /** Copies that must be left elsewhere in the fleet when an image is collected here. */
-    minCopies: z.int().min(0).max(MAX_MIN_COPIES),
-  }),
+    quota: byteSize.nullable().meta({
+      description: 'What Narvik may take on disk for itself: images, quarantine and catalog; what is in place in the Nix store is not counted. Where a fetch or an ' +
+        'import needs more, images are collected: those without a name that were not used for longest first. Not set: no quota.',
+      examples: ['200 GiB'],
+    }),
+    minFree: byteSize.describe('What must be free on the disk, in bytes or such as "1 GiB"; below it fetches are paused until there is room again. 0 for nothing.'),
+    minCopies: z.int().min(0).max(MAX_MIN_COPIES).describe('Copies of an image that must be left elsewhere in the fleet before this host\'s is collected. ' +
+      '0 asks nobody, and lets the last copy go.'),
+  }).describe('How much room Narvik may take, and what it gives free; docs/SPACE.md says how.'),
 })
 export type Config = Readonly<z.output<typeof configSchema>>
 
@@ -96,13 +114,40 @@ export interface ConfigSources {
  * defaults. No key that is unknown passes, whichever place it came from.
  * @throws NarvikError `invalid-config` with the key, the line and what it should be; `not-found` for a file that was named.
  */
-export function loadConfig({ file, flags = {}, env, uid = process.getuid?.() ?? 0 }: ConfigSources): Config {
+export function loadConfig(sources: ConfigSources): Config {
+  const { config, problems } = checkConfig(sources)
+  const [first] = problems
+  if (first !== undefined) throw first
+  return config
+}
+
+/** What `loadConfig` would read, with everything that is wrong with it instead of the first thing alone. */
+export interface ConfigCheck {
+  /** The file that was read; null where there is none. */
+  readonly file: string | null
+  /** With the default wherever a value is wrong. */
+  readonly config: Config
+  /** Every key in the order of the schema, with its value and the place that it came from. */
+  readonly settings: readonly Setting[]
+  readonly problems: readonly NarvikError[]
+}
+
+/** @throws NarvikError for a file that can't be read at all, or is no TOML. */
+export function checkConfig({ file, flags = {}, env, uid = process.getuid?.() ?? 0 }: ConfigSources): ConfigCheck {
   const home = { env, uid }
-  const settings = new Map<string, Setting>()
-  for (const setting of [...readFile(file, home), ...readEnvironment(env), ...readFlags(flags)]) settings.set(setting.key, setting)
-  const dataDir = settings.get('data_dir')?.value
+  const read = readFile(file, home)
+  const given = new Map<string, Setting>()
+  const problems: NarvikError[] = []
+  for (const setting of [...read.settings, ...readEnvironment(env), ...readFlags(flags)]) {
+    const problem = problemOf(setting)
+    if (problem === undefined) given.set(setting.key, setting)
+    else problems.push(problem)
+  }
+  const dataDir = given.get('data_dir')?.value
   const defaults = defaultConfig(typeof dataDir === 'string' ? { ...home, dataDir } : home)
-  return check(settings, defaults)
+  const config = combine(given, defaults)
+  const settings = CONFIG_KEYS.map(key => ({ key, value: valueAt(config, key), place: given.get(key)?.place ?? 'the default' }))
+  return { file: read.file, config, settings, problems }
 }
 
 /** The configuration without file, variables or flags; its paths follow the user and what systemd set up. */
@@ -114,7 +159,10 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     bootstrap: [],
     mdns: true,
     fleetKeyFile: null,
+    acceptFleetKeyFiles: [],
     allowOpen: false,
+    peers: { allow: [], deny: [] },
+    sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
@@ -125,6 +173,32 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
 
 /** Every key as it is written in the file, in the order of the schema. */
 export const CONFIG_KEYS: readonly string[] = keysOf(configSchema.shape)
+
+/** The keys whose values differ between two configurations, as they are written in the file. */
+export function changedKeys(before: Config, after: Config): string[] {
+  return CONFIG_KEYS.filter(key => JSON.stringify(valueAt(before, key)) !== JSON.stringify(valueAt(after, key)))
+}
+
+/** What the documents say of a key. */
+export interface ConfigKey {
+  /** As it is written in the file. */
+  readonly key: string
+  readonly schema: z.ZodType
+  /** Sentences. */
+  readonly description: string
+  /** Of a key that is null until it is set. */
+  readonly example: unknown
+}
+
+/** Every key, or every table of keys, with its documentation. */
+export function describeConfig(what: 'keys' | 'tables'): ConfigKey[] {
+  const names = what === 'keys' ? CONFIG_KEYS : [...new Set(CONFIG_KEYS.filter(key => key.includes('.')).map(key => key.split('.')[0] ?? ''))]
+  return names.map(key => {
+    const schema = schemaOf(key)
+    const { description = '', examples } = schema.meta() ?? {}
+    return { key, schema, description, example: Array.isArray(examples) ? examples[0] as unknown : undefined }
+  })
+}
 
 /** The environment variable that sets a key. */
 export function environmentName(key: string): string {
@@ -137,7 +211,7 @@ interface Home {
 }
 
 /** A value with the place it came from, for the message if it is wrong. */
-interface Setting {
+export interface Setting {
   readonly key: string
   readonly value: unknown
   readonly place: string
@@ -163,67 +237,26 @@ function defaultFile(env: NodeJS.ProcessEnv, uid: number): string {
   return join(env.XDG_CONFIG_HOME ?? join(env.HOME ?? homedir(), '.config'), 'narvik/narvik.toml')
 }
 
-function readFile(file: string | undefined, { env, uid }: Home): Setting[] {
-  const named = file ?? (env.NARVIK_CONFIG === '' ? undefined : env.NARVIK_CONFIG)
-  const place = named === undefined ? defaultFile(env, uid) : resolve(named)
+function readFile(named: string | undefined, { env, uid }: Home): { readonly file: string | null, readonly settings: Setting[] } {
+  const name = named ?? (env.NARVIK_CONFIG === '' ? undefined : env.NARVIK_CONFIG)
+  const file = name === undefined ? defaultFile(env, uid) : resolve(name)
   try {
-    const { size } = statSync(place)
+    const { size } = statSync(file)
     if (size > MAX_CONFIG_BYTES) {
-      throw new NarvikError('invalid-config', `Cannot read ${place}: found ${size} bytes, needed at most ${MAX_CONFIG_BYTES}`)
+      throw new NarvikError('invalid-config', `Cannot read ${file}: found ${size} bytes, needed at most ${MAX_CONFIG_BYTES}`)
     }
-    return fileSettings(readFileSync(place, 'utf8'), place)
+    return { file, settings: fileSettings(readFileSync(file, 'utf8'), file) }
   } catch (error) {
-    if (named === undefined && systemCode(error) === 'ENOENT') return []
-    throw fromSystemError(error, `read the configuration ${place}`)
+    if (name === undefined && systemCode(error) === 'ENOENT') return { file: null, settings: [] }
+    throw fromSystemError(error, `read the configuration ${file}`)
   }
 }
 
 function fileSettings(text: string, file: string): Setting[] {
-  const settings: Setting[] = []
-  for (const [key, value] of leavesOf(parse(text, file))) {
+  return Array.from(leavesOf(parseToml(text, file), CONFIG_KEYS), ([key, value]) => {
     const line = lineOf(text, key)
-    const place = line === undefined ? file : `${file}, line ${line}`
-    if (!CONFIG_KEYS.includes(key)) throw unknownKey(key, place, CONFIG_KEYS)
-    settings.push({ key, value, place })
-  }
-  return settings
-}
-
-function parse(text: string, file: string): object {
-  try {
-    return parseToml(text)
-  } catch (error) {
-    if (!(error instanceof TomlError)) throw error
-    const [reason = 'an error'] = error.message.replace('Invalid TOML document: ', '').split('\n')
-    throw new NarvikError('invalid-config', `Cannot read ${file}: found "${reason}" in line ${error.line}, column ${error.column}, needed TOML`, { cause: error })
-  }
-}
-
-/** Dotted keys with their values; a table where a value should be, or the other way round, comes out as an unknown key. */
-function * leavesOf(table: object, prefix = ''): Generator<[string, unknown]> {
-  for (const [name, value] of Object.entries(table)) {
-    const key = prefix + name
-    const isGroup = CONFIG_KEYS.some(known => known.startsWith(`${key}.`))
-    if (isGroup && isTable(value)) yield * leavesOf(value, `${key}.`)
-    else yield [key, value]
-  }
-}
-
-function isTable(value: unknown): value is object {
-  return typeof value === 'object' && value !== null && !Array.isArray(value) && !(value instanceof Date)
-}
-
-/** The line of a key that is written plainly: alone or dotted, at the top or under its table. */
-function lineOf(text: string, key: string): number | undefined {
-  let table = ''
-  for (const [index, line] of text.split('\n').entries()) {
-    const header = /^\s*\[\s*([^\]]+?)\s*\]/.exec(line)
-    if (header?.[1] !== undefined) table = header[1]
-    const written = header?.[1] ?? /^\s*("?)([\w.-]+)\1\s*=/.exec(line)?.[2]
-    const full = header !== null || table === '' ? written : `${table}.${String(written)}`
-    if (full === key) return index + 1
-  }
-  return undefined
+    return { key, value, place: line === undefined ? file : `${file}, line ${line}` }
+  })
 }
 
 function readEnvironment(env: NodeJS.ProcessEnv): Setting[] {
@@ -232,8 +265,9 @@ function readEnvironment(env: NodeJS.ProcessEnv): Setting[] {
   for (const [variable, text] of Object.entries(env)) {
     if (!variable.startsWith('NARVIK_') || variable === 'NARVIK_CONFIG' || text === undefined || text === '') continue
     const key = keys.get(variable)
-    if (key === undefined) throw unknownKey(variable, 'the environment', [...keys.keys(), 'NARVIK_CONFIG'])
-    settings.push({ key, value: fromText(text, schemaOf(key)), place: variable })
+    settings.push(key === undefined
+      ? { key: variable, value: text, place: 'the environment' }
+      : { key, value: fromText(text, schemaOf(key)), place: variable })
   }
   return settings
 }
@@ -253,45 +287,32 @@ function readFlags({ dataDir, socket, fleetKeyFile, ...rest }: ConfigFlags): Set
     .map(([name, value]) => ({ key: snakeCase(name), value, place: 'the command line' }))
 }
 
-function check(settings: ReadonlyMap<string, Setting>, defaults: Config): Config {
+function combine(given: ReadonlyMap<string, Setting>, defaults: Config): Config {
   const config: Record<string, unknown> = structuredClone(defaults)
-  for (const { key, value, place } of settings.values()) {
-    const result = schemaOf(key).safeParse(value)
-    if (!result.success) throw invalidValue(key, value, place, result.error)
+  for (const { key, value } of given.values()) {
     const [first = '', second] = key.split('.').map(camelCase)
-    if (second === undefined) config[first] = result.data
-    else Object.assign(config[first] as object, { [second]: result.data })
+    if (second === undefined) config[first] = value
+    else Object.assign(config[first] as object, { [second]: value })
   }
   return configSchema.parse(config)
 }
 
-function invalidValue(key: string, value: unknown, place: string, error: z.ZodError): NarvikError {
-  const { found, needed } = explainMismatch(error, value)
+function valueAt(config: Config, key: string): unknown {
+  return key.split('.').reduce<unknown>((value, part) => (value as Record<string, unknown>)[camelCase(part)], config)
+}
+
+function problemOf({ key, value, place }: Setting): NarvikError | undefined {
+  if (!CONFIG_KEYS.includes(key)) return unknownKey(key, place)
+  const result = schemaOf(key).safeParse(value)
+  if (result.success) return undefined
+  const { found, needed } = explainMismatch(result.error, value)
   return new NarvikError('invalid-config', `Cannot use ${key} (${place}): found ${found}, needed ${needed}`)
 }
 
-function unknownKey(found: string, place: string, known: readonly string[]): NarvikError {
+function unknownKey(found: string, place: string): NarvikError {
+  const known = place === 'the environment' ? [...CONFIG_KEYS.map(environmentName), 'NARVIK_CONFIG'] : CONFIG_KEYS
   const near = nearest(found, known)
   return new NarvikError('invalid-config', `Cannot use the key ${found} (${place}): found no such key, needed one such as ${near}`, { hint: `Did you mean ${near}?` })
-}
-
-function nearest(text: string, known: readonly string[]): string {
-  const inside = known.find(key => key.startsWith(`${text}.`))
-  if (inside !== undefined) return inside
-  const distances = known.map(key => ({ key, distance: Math.min(editDistance(text, key), editDistance(text, key.split('.').at(-1) ?? key) + 1) }))
-  return distances.reduce((best, next) => next.distance < best.distance ? next : best).key
-}
-
-function editDistance(a: string, b: string): number {
-  let row = Array.from({ length: b.length + 1 }, (_, index) => index)
-  for (let i = 1; i <= a.length; i++) {
-    const next = [i]
-    for (let j = 1; j <= b.length; j++) {
-      next.push(Math.min((row[j] ?? 0) + 1, (next[j - 1] ?? 0) + 1, (row[j - 1] ?? 0) + (a[i - 1] === b[j - 1] ? 0 : 1)))
-    }
-    row = next
-  }
-  return row[b.length] ?? 0
 }
 
 function schemaOf(key: string): z.ZodType {

@@ -3,14 +3,15 @@ import { join } from 'node:path'
 import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
 import { createControlServer } from './control/server.ts'
-import { fromSystemError, messageOf, NarvikError } from './errors.ts'
+import { messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
-import { FLEET_KEY_BYTES } from './p2p/fleet.ts'
+import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
+import { readFleet, Reload } from './reload.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
@@ -40,6 +41,8 @@ export interface ReadyInfo {
 
 export interface DaemonHooks {
   readonly onReady: (info: ReadyInfo) => void
+  /** Reads the configuration anew, from where it came from. */
+  readonly load: () => Config
 }
 
 /** Bytes per second below which a provider is left for another one. */
@@ -51,9 +54,10 @@ const BAN_MS = 60 * 60 * 1000
  * Runs a node until it is asked to end, and answers with the exit code. This is where every part is made and joined to
  * the others; what was started last is stopped first.
  */
-export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promise<number> {
+export async function runDaemon(config: Config, { onReady, load }: DaemonHooks): Promise<number> {
   const logger = createLogger(config.log)
   const ended = untilSignal(logger)
+  const hangups = countHangups()
   await using stack = new AsyncDisposableStack()
 
   const content = await Content.open(config.dataDir)
@@ -66,13 +70,18 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
   const uses = new Uses({ catalog, logger })
   const source = createImageSource({ catalog, content, uses, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
-  const node = await makeNode(config, { source, closures: createClosureSource({ catalog, uses, logger }), logger })
+  const keyring = new FleetKeyring(await readFleet(config))
+  const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, uses, logger }), logger })
 
   const jobs = new Jobs()
-  const announcer = new Announcer({ router: node.router, logger })
+  let settings = settingsOf(config)
+  const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const collector = new Collector({ catalog, content, node, jobs, announcer, uses, logger })
   const space = new Space({ catalog, content, collector, logger }, spaceSettingsOf(config))
-  const context: TaskContext = { catalog, content, node, uses, space, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger, settings: settingsOf(config) }
+  const context: TaskContext = {
+    catalog, content, node, nix, uses, space, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
+    get settings() { return settings },
+  }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
 
@@ -91,27 +100,43 @@ export async function runDaemon(config: Config, { onReady }: DaemonHooks): Promi
   await server.start()
   stack.defer(() => server.stop())
   announcer.announceAll(catalog)
-  // Nix may take its time, and nobody need wait for it.
-  const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
-  stack.defer(async () => {
-    ending.abort()
-    await looking
-  })
+  stack.defer(startLooking(context))
+  const reload = new Reload({ keyring, node, logger, settle: async next => {
+    settings = settingsOf(next)
+    space.configure(spaceSettingsOf(next))
+    await reviewTrust(context)
+    announcer.announceAll(catalog)
+  } }, { config, load })
+  stack.defer(hangups.each(() => { void reload.run() }))
 
-  await notifySystemd('ready')
-  logger.info('ready', { peerId: node.peerId, socket: config.socket })
-  onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
-
-  const signal = await ended
-  logger.info('stopping', { signal })
-  // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
-  await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
+  await sayReady(config, { node, logger, onReady })
+  await sayStopping(await ended, logger)
   return 0
 }
 
-async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'logger'>): Promise<P2pNode> {
-  const fleetKey = config.fleetKeyFile === null ? undefined : await readFleetKey(config.fleetKeyFile)
+async function sayReady({ socket, dataDir }: Config, { node, logger, onReady }: { node: P2pNode, logger: Logger, onReady: DaemonHooks['onReady'] }): Promise<void> {
+  await notifySystemd('ready')
+  logger.info('ready', { peerId: node.peerId, socket })
+  onReady({ peerId: node.peerId, addresses: node.addresses, socket, dataDir })
+}
+
+async function sayStopping(signal: string, logger: Logger): Promise<void> {
+  logger.info('stopping', { signal })
+  // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
+  await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
+}
+
+/** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
+function startLooking(context: TaskContext): () => Promise<void> {
+  const ending = new AbortController()
+  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  return async () => {
+    ending.abort()
+    await looking
+  }
+}
+
+async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'banStore' | 'logger'>): Promise<P2pNode> {
   return createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
@@ -119,27 +144,18 @@ async function makeNode(config: Config, parts: Pick<Parameters<typeof createNode
     mdns: config.mdns,
     stallMs: config.fetch.stallSeconds * 1000,
     allowOpen: config.allowOpen,
-    ...(fleetKey !== undefined && { fleetKey }),
+    fleet,
+    peers: config.peers,
   })
 }
 
-/** The fleet key is 32 random bytes: as they are, or as 64 hex characters. */
-async function readFleetKey(file: string): Promise<Uint8Array> {
-  const bytes = await readFile(file).catch((error: unknown) => { throw fromSystemError(error, `read the fleet key ${file}`) })
-  if (bytes.length === FLEET_KEY_BYTES) return bytes
-  const text = bytes.toString('latin1').trim()
-  if (/^[0-9a-f]{64}$/i.test(text)) return Buffer.from(text, 'hex')
-  throw new NarvikError('invalid-config', `Cannot use the fleet key ${file}: found ${bytes.length} bytes, needed ${FLEET_KEY_BYTES}, or ${2 * FLEET_KEY_BYTES} hex characters`, {
-    hint: `Make one with: head -c ${FLEET_KEY_BYTES} /dev/urandom > ${file}`,
-  })
-}
-
-function settingsOf({ nix, fetch, trust }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
       needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
     },
+    announce: sharing.announce,
     useNix: nix.enabled,
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,
@@ -168,6 +184,20 @@ function untilSignal(logger: Logger): Promise<string> {
       })
     }
   })
+}
+
+/** Takes SIGHUP from the first moment on, as it would end the process otherwise; one that comes before anybody can act on it is not lost. */
+function countHangups(): { each: (act: () => void) => () => void } {
+  let early = 0
+  let act = (): void => { early += 1 }
+  process.on('SIGHUP', () => { act() })
+  return {
+    each: next => {
+      act = next
+      if (early > 0) next()
+      return () => { act = () => undefined }
+    },
+  }
 }
 
 async function readVersion(): Promise<string> {

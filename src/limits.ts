@@ -20,6 +20,13 @@ export const MAX_LISTING_ENTRIES = 4_000_000
 /** Bytes of an encoded manifest; bounds what a peer can make this host hold before anything is proven. */
 export const MAX_MANIFEST_BYTES = 128 * MIB
 
+/** Bytes of a chunk, but for the last one of a NAR, which may be shorter. Another value would cut every image otherwise than the fleet does. */
+export const MIN_CHUNK_BYTES = 16 * KIB
+/** Bytes of a chunk at most; bounds what is held before it can be checked, and cuts where nothing in the data does, such as in zeros. */
+export const MAX_CHUNK_BYTES = 256 * KIB
+/** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
+export const MAX_CHUNKS = 3_800_000
+
 /** Bytes of the metadata in a reply; room for an image with thousands of references. */
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */
@@ -34,10 +41,10 @@ export const MAX_NAME_BYTES = 211
 /** Bytes of one request or reply header on the wire, without its body. */
 export const MAX_WIRE_HEADER_BYTES = 64 * KIB
 /**
- * Bytes of one buffer given to a stream: with the muxer's header and the tag it fills one encrypted packet. A byte more takes a second
- * packet; much more holds up other streams.
+ * Bytes of one buffer given to a stream: with the muxer's header it fills four packets of Noise, and 16 records of TLS. Smaller ones cost more
+ * for each byte; larger ones hold up other streams.
  */
-export const WIRE_BUFFER_BYTES = 65_535 - 16 - 12
+export const WIRE_BUFFER_BYTES = 4 * (65_535 - 16) - 12
 /** Bytes received and not yet taken, per stream, above which the stream is paused. */
 export const READ_HIGH_WATER_BYTES = 256 * KIB
 /** Milliseconds without a byte of progress, in either direction, after which a stream is given up. */
@@ -50,6 +57,27 @@ export const MAX_INBOUND_STREAMS = 16
 export const MAX_OUTBOUND_STREAMS = 8
 /** NAR streams served to all peers at once; the next asker is answered `busy`. */
 export const MAX_SERVED_STREAMS = 64
+/** Connections that one peer may have with this host: two from dialling each other at once, and some that are ending. */
+export const MAX_PEER_CONNECTIONS = 8
+/** Connections with all peers; a fleet of more hosts than this is no full mesh for any of them. */
+export const MAX_CONNECTIONS = 512
+/** Streams that one connection may have open, whatever they are for; each may hold a window of bytes. */
+export const MAX_MUXED_STREAMS = 256
+/** Exchanges served to one peer at once: what it may open of each protocol, and some that it has ended and this host has not. */
+export const MAX_PEER_EXCHANGES = 64
+/** Exchanges served to all peers at once. */
+export const MAX_EXCHANGES = 512
+/** Requests that one peer may make at once after a pause, and then in a second. */
+export const REQUEST_BURST = 2000
+export const REQUESTS_PER_SECOND = 500
+/** Messages of the DHT that one peer may send at once after a pause, and then in a second: a host that starts announces all that it has. */
+export const DHT_BURST = 20_000
+export const DHT_MESSAGES_PER_SECOND = 1000
+/** Milliseconds of the longest ban, and for which a ban that has ended still makes the next one longer. */
+export const MAX_BAN_MS = 30 * 24 * 3600 * SECOND
+export const BAN_MEMORY_MS = 30 * 24 * 3600 * SECOND
+/** Peers of the configuration's lists, each. */
+export const MAX_LISTED_PEERS = 4096
 /** Bytes of one signed record in the DHT. */
 export const MAX_RECORD_BYTES = 4 * KIB
 /** Milliseconds that a provider or metadata record lives after it was announced. */
@@ -72,6 +100,8 @@ export const STREAM_WINDOW_BYTES = 1 * MIB
 export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
+/** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
+export const TLS_BUFFER_BYTES = 1 * MIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */

@@ -22,7 +22,8 @@ const RULES = {
   limits: { files: ['limits.ts'], own: [], outside: [] },
   log: { files: ['log.ts'], own: ['errors', 'limits'], outside: ['node:*', 'pino'] },
   mismatch: { files: ['mismatch.ts'], own: [], outside: ['zod'] },
-  config: { files: ['config.ts'], own: ['errors', 'limits', 'log', 'mismatch', 'byte size'], outside: ['node:*', 'smol-toml', 'zod'] },
+  'key files': { files: ['secret-file.ts', 'fleet-key.ts'], own: ['errors'], outside: ['node:*'] },
+  config: { files: ['config.ts', 'config/'], own: ['errors', 'limits', 'log', 'mismatch', 'byte size'], outside: ['node:*', 'smol-toml', 'zod'] },
   notify: { files: ['notify.ts'], own: ['errors', 'limits', 'log'], outside: ['node:*'] },
 
   image: { files: ['image/'], own: ['errors', 'limits'], outside: ['zod', '@napi-rs/blake-hash'] },
@@ -45,7 +46,7 @@ const RULES = {
   verify: { files: ['verify/'], own: ['errors', 'limits', 'image', 'nar', 'nix formats'], outside: ['node:*'] },
   p2p: {
     files: ['p2p/'],
-    own: ['errors', 'limits', 'log', 'image'],
+    own: ['errors', 'limits', 'log', 'image', 'key files'],
     outside: ['node:*', 'libp2p', '@libp2p/*', '@chainsafe/libp2p-*', '@multiformats/*', 'multiformats/*', 'it-pipe', 'zod'],
   },
   tasks: {
@@ -59,11 +60,11 @@ const RULES = {
   'control client': { files: ['control/client.ts'], own: ['control api', 'errors', 'limits', 'mismatch'], outside: ['node:*', 'zod'] },
   cli: {
     files: ['cli.ts', 'cli/'],
-    own: ['control api', 'control client', 'nar', 'image', 'nix formats', 'config', 'byte size', 'errors', 'limits', 'log'],
+    own: ['control api', 'control client', 'nar', 'image', 'nix formats', 'key files', 'config', 'byte size', 'errors', 'limits', 'log'],
     outside: ['node:*', 'commander'],
     lazy: ['daemon'],
   },
-  daemon: { files: ['daemon.ts'], own: ['*'], outside: ['*'] },
+  daemon: { files: ['daemon.ts', 'reload.ts'], own: ['*'], outside: ['*'] },
 } as const satisfies Record<string, Rule>
 
 type Part = keyof typeof RULES

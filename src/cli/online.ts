@@ -17,11 +17,12 @@ interface Whole {
 
 interface Named extends Whole {
   readonly name?: string
+  readonly private?: boolean
 }
 
-export function importImage(path: string, { name, closure }: Named): Action {
+export function importImage(path: string, { name, closure, private: isPrivate }: Named): Action {
   return async ({ client, onProgress }) => {
-    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }), ...whole(closure) }, { onProgress })
+    const image = await client().import({ path: resolve(path), ...(name === undefined ? {} : { name }), ...whole(closure), ...(isPrivate === true ? { private: true } : {}) }, { onProgress })
     return answer(image, views.imageView)
   }
 }
@@ -66,6 +67,11 @@ export function install(ref: string, { checkSigs, closure }: InstallOptions): Ac
   return async ({ client, onProgress }) => answer(await client().install(request, { onProgress }), views.installView)
 }
 
+export function makePrivate(ref: string, { off = false }: { readonly off?: boolean }): Action {
+  const request = { ref: checkRef(ref), private: !off }
+  return async ({ client }) => answer(await client().makePrivate(request), views.imageView)
+}
+
 export function remove(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)
@@ -96,6 +102,14 @@ export function status(): Action {
 
 export function peers(): Action {
   return async ({ client }) => answer(await client().peers(), views.peersView)
+}
+
+export function bans(): Action {
+  return async ({ client }) => answer(await client().bans(), views.bansView)
+}
+
+export function unban(peerId: string): Action {
+  return async ({ client }) => answer(await client().unban(peerId), ban => `lifted the ban of ${ban.peerId} (${ban.reason})`)
 }
 
 export function transfers(): Action {

@@ -2,6 +2,8 @@ import { Command, CommanderError, Option } from 'commander'
 import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
 import { NarvikError } from '../errors.ts'
+import { fleetCreate, fleetShow } from './fleet.ts'
+import { configCheck } from './config.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
@@ -37,8 +39,18 @@ export function createProgram(version: string, runner: Runner): Command {
   addDaemon(program, runner)
   addOnline(program, runner)
   addOffline(program, runner)
-  for (const command of program.commands) command.copyInheritedSettings(program).helpOption('--help', 'print this help')
+  addFleet(program, runner)
+  addConfig(program, runner)
+  settle(program)
   return program
+}
+
+/** Gives every command, at any depth, the settings of the program. */
+function settle(parent: Command): void {
+  for (const command of parent.commands) {
+    command.copyInheritedSettings(parent).helpOption('--help', 'print this help')
+    settle(command)
+  }
 }
 
 /** A mistake on the command line as an error with a code; undefined where the exit is no mistake, as after `--help`. */
@@ -86,7 +98,8 @@ function addOnline(program: Command, { run }: Runner): void {
   common(program.command('import <PATH>')).description('prove a tree or store path, and announce it')
     .option('--name <name>', 'give the image this name')
     .option('--closure', 'with everything that the store path refers to')
-    .action((path: string, options: CommonOptions & { name?: string, closure?: boolean }) => run(online.importImage(path, options), options))
+    .option('--private', 'serve it to nobody')
+    .action((path: string, options: CommonOptions & { name?: string, closure?: boolean, private?: boolean }) => run(online.importImage(path, options), options))
   common(program.command('fetch <REF>')).description('find, receive and prove an image; REF is a NAR hash, a store path or a name')
     .option('--name <name>', 'give the image this name')
     .option('--closure', 'with everything that the store path refers to')
@@ -105,6 +118,9 @@ function addOnline(program: Command, { run }: Runner): void {
     .option('--closure', 'with everything that it refers to')
     .option('--no-check-sigs', 'also without a signature by a key that Nix trusts')
     .action((ref: string, options: CommonOptions & { checkSigs: boolean, closure?: boolean }) => run(online.install(ref, options), options))
+  common(program.command('private <REF>')).description('serve an image to nobody')
+    .option('--off', 'serve it like others again')
+    .action((ref: string, options: CommonOptions & { off?: boolean }) => run(online.makePrivate(ref, options), options))
   common(program.command('rm <REF>')).description('remove an image from this host')
     .action((ref: string, options: CommonOptions) => run(online.remove(ref), options))
   common(program.command('pin <REF>')).description('keep an image, whatever room is needed')
@@ -120,7 +136,10 @@ function addOnline(program: Command, { run }: Runner): void {
   watchable(program.command('status')).description('show the node')
     .action((options: CommonOptions) => run(online.status(), options))
   watchable(program.command('peers')).description('show the peers')
-    .action((options: CommonOptions) => run(online.peers(), options))
+    .option('--banned', 'those that are kept away for a time, and why')
+    .action((options: CommonOptions & { banned?: boolean }) => run(options.banned === true ? online.bans() : online.peers(), options))
+  common(program.command('unban <PEER>')).description('end the ban of a peer')
+    .action((peer: string, options: CommonOptions) => run(online.unban(peer), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
 }
@@ -132,6 +151,20 @@ function addOffline(program: Command, { run }: Runner): void {
     .action((path: string, options: CommonOptions) => run(dump(path), options))
   common(program.command('restore <DEST>')).description('make a tree of the NAR on standard input; needs no daemon')
     .action((dest: string, options: CommonOptions) => run(restore(dest), options))
+}
+
+function addFleet(program: Command, { run }: Runner): void {
+  const fleet = program.command('fleet').description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
+  common(fleet.command('create <FILE>')).description('make a new key')
+    .action((file: string, options: CommonOptions) => run(fleetCreate(file), options))
+  common(fleet.command('show <FILE>')).description('print the fingerprint of a key, never the key')
+    .action((file: string, options: CommonOptions) => run(fleetShow(file), options))
+}
+
+function addConfig(program: Command, { run }: Runner): void {
+  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
+  common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
+    .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
 }
 
 function common(command: Command): Command {

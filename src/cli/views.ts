@@ -1,6 +1,6 @@
 import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
-import type { ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
+import type { BanJson, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
 import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
@@ -17,6 +17,7 @@ export function imageView(image: ImageJson, paint: Paint): string {
     'path': image.path,
     'store path': image.storePath,
     'source': image.source,
+    'private': image.private ? 'yes, served to nobody' : null,
     'note': image.note,
   }, paint)
 }
@@ -92,6 +93,11 @@ export function peersView(peers: readonly PeerJson[], paint: Paint): string {
     peer.addresses.join(' '),
   ])
   return table(['PEER', 'CONNECTION', 'LATENCY', 'RECEIVED', 'SENT', 'AGENT', 'ADDRESSES'], rows, paint)
+}
+
+export function bansView(bans: readonly BanJson[], paint: Paint): string {
+  if (bans.length === 0) return 'no banned peers'
+  return table(['PEER', 'UNTIL', 'TIMES', 'REASON'], bans.map(({ peerId, until, times, reason }) => [peerId, formatTime(until), String(times), reason]), paint)
 }
 
 export function transfersView(transfers: readonly TransferJson[], paint: Paint): string {

@@ -37,7 +37,8 @@ const rate = z.number().min(0)
 const time = z.iso.datetime()
 const sri = narHashText.transform(hash => hash.toSri())
 
-export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()) })
+export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()), private: z.exactOptional(z.boolean()) })
+export const privateRequest = z.strictObject({ ref: refSchema, private: z.boolean() })
 export const fetchRequest = z.strictObject({
   ref: refSchema,
   name: z.exactOptional(newName),
@@ -69,6 +70,8 @@ export const imageSchema = z.object({
   signatures: z.array(z.string()).readonly(),
   /** Why store path, references, deriver and ca are shown; null: there are none, or only claims, which are not shown. */
   vouchedBy: z.enum(VOUCHERS).nullable(),
+  /** Whether it is served to nobody. */
+  private: z.boolean(),
   source: z.enum(['import', 'fetch']),
   createdAt: time,
   verifiedAt: time.nullable(),
@@ -248,6 +251,20 @@ export const peerSchema = z.object({
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
 
+/** A peer's name in a request: base58, as every command prints it. */
+export const peerIdParams = z.strictObject({ peerId: z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…') })
+
+export const banSchema = z.object({
+  peerId: z.string(),
+  reason: z.string(),
+  since: time,
+  until: time,
+  /** Bans of the peer that this host remembers, this one included; each takes twice as long as the one before. */
+  times: count,
+})
+export type BanJson = z.output<typeof banSchema>
+export const banListSchema = z.array(banSchema)
+
 export const PHASES = ['paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
@@ -309,11 +326,12 @@ export interface LongWork {
 
 /** What the control server asks of the daemon. Every failure is a NarvikError; `not-found` for an unknown reference. */
 export interface Tasks {
-  importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean } & LongWork): Promise<ImageJson>
+  importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean } & LongWork): Promise<ImageJson>
   fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
   verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
+  makePrivate(request: { readonly ref: Ref, readonly private: boolean }): Awaitable<ImageJson>
   /** The image as it was. */
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
   pinImage(request: { readonly ref: Ref, readonly pinned: boolean }): Awaitable<ImageJson>
@@ -323,5 +341,9 @@ export interface Tasks {
   show(ref: Ref): Awaitable<ImageDetailsJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
+  /** The bans that are in force. */
+  bans(): Awaitable<BanJson[]>
+  /** The ban as it was; `not-found` where there is none in force. */
+  unban(request: { readonly peerId: string }): Awaitable<BanJson>
   transfers(): Awaitable<TransferJson[]>
 }

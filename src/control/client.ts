@@ -3,10 +3,10 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema,
-  statusSchema, transferListSchema, usageSchema, verifyReportSchema,
-  type CollectionJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type StatusJson,
-  type TransferJson, type UsageJson, type VerifyReportJson,
+  banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema,
+  installResultSchema, peerListSchema, statusSchema, transferListSchema, usageSchema, verifyReportSchema,
+  type BanJson, type CollectionJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson,
+  type Progress, type StatusJson, type TransferJson, type UsageJson, type VerifyReportJson,
 } from './api.ts'
 
 export interface CallOptions {
@@ -36,6 +36,14 @@ export class ControlClient {
     return this.#ask('GET', '/v1/peers', peerListSchema, options)
   }
 
+  bans(options?: CallOptions): Promise<BanJson[]> {
+    return this.#ask('GET', '/v1/bans', banListSchema, options)
+  }
+
+  unban(peerId: string, options?: CallOptions): Promise<BanJson> {
+    return this.#ask('DELETE', `/v1/bans/${encodeURIComponent(peerId)}`, banSchema, options)
+  }
+
   transfers(options?: CallOptions): Promise<TransferJson[]> {
     return this.#ask('GET', '/v1/transfers', transferListSchema, options)
   }
@@ -57,18 +65,18 @@ export class ControlClient {
   }
 
   pin(ref: string, options?: CallOptions): Promise<ImageJson> {
-    return this.#ask('POST', '/v1/pin', imageSchema, options, { ref })
+    return this.#ask('POST', '/v1/pin', imageSchema, options, JSON.stringify({ ref }))
   }
 
   unpin(ref: string, options?: CallOptions): Promise<ImageJson> {
-    return this.#ask('POST', '/v1/unpin', imageSchema, options, { ref })
+    return this.#ask('POST', '/v1/unpin', imageSchema, options, JSON.stringify({ ref }))
   }
 
   gc(request: { readonly freeBytes?: number, readonly dryRun?: boolean }, options?: WorkOptions): Promise<CollectionJson> {
     return this.#work('/v1/gc', request, collectionSchema, options)
   }
 
-  import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean }, options?: WorkOptions): Promise<ImageJson> {
+  import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/import', request, imageSchema, options)
   }
 
@@ -88,8 +96,12 @@ export class ControlClient {
     return this.#work('/v1/install', request, installResultSchema, options)
   }
 
-  async #ask<T>(method: string, path: string, schema: z.ZodType<T>, { signal }: CallOptions = {}, request?: object): Promise<T> {
-    const response = await this.#send(method, path, request === undefined ? undefined : JSON.stringify(request), signal)
+  makePrivate(request: { readonly ref: string, readonly private: boolean }, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/private', imageSchema, options, JSON.stringify(request))
+  }
+
+  async #ask<T>(method: string, path: string, schema: z.ZodType<T>, { signal }: CallOptions = {}, body?: string): Promise<T> {
+    const response = await this.#send(method, path, body, signal)
     const answer = await readDocument(response, signal)
     if (response.statusCode !== 200) throw failure(checked(errorAnswerSchema, answer).error)
     return checked(schema, answer)
@@ -108,7 +120,7 @@ export class ControlClient {
   }
 
   #send(method: string, path: string, body: string | undefined, signal: AbortSignal | undefined): Promise<IncomingMessage> {
-    const headers = body === undefined ? {} : { 'content-type': 'application/json', 'accept': EVENT_STREAM, 'content-length': Buffer.byteLength(body) }
+    const headers = body === undefined ? {} : { 'content-type': 'application/json', 'accept': `application/json, ${EVENT_STREAM}`, 'content-length': Buffer.byteLength(body) }
     return new Promise((resolve, reject) => {
       const request = httpRequest({ socketPath: this.#socket, method, path, headers, agent: false, ...(signal === undefined ? {} : { signal }) })
       request.once('response', resolve)

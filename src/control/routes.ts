@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, noFields, refParams, refRequest, verifyRequest,
+  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, noFields, peerIdParams, privateRequest, refParams, refRequest, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -24,6 +24,8 @@ export interface Route {
 export const ROUTES: readonly Route[] = [
   short('GET', '/v1/status', noFields, tasks => tasks.status()),
   short('GET', '/v1/peers', noFields, tasks => tasks.peers()),
+  short('GET', '/v1/bans', noFields, tasks => tasks.bans()),
+  short('DELETE', '/v1/bans/:peerId', peerIdParams, (tasks, request) => tasks.unban(request)),
   short('GET', '/v1/transfers', noFields, tasks => tasks.transfers()),
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
@@ -32,6 +34,7 @@ export const ROUTES: readonly Route[] = [
   short('POST', '/v1/pin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: true })),
   short('POST', '/v1/unpin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: false })),
   long('/v1/gc', gcRequest, (tasks, request, work) => tasks.collectGarbage({ ...request, ...work })),
+  short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
   long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),

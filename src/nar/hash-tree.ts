@@ -1,4 +1,5 @@
 import { NarvikError } from '../errors.ts'
+import { ChunkList } from '../image/chunk-list.ts'
 import { Listing } from '../image/listing.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import { runTask, type TreeResult } from './thread/pool.ts'
@@ -10,16 +11,32 @@ export interface HashedTree {
   readonly listing: Listing
 }
 
+export interface ChunkedTree extends HashedTree {
+  readonly chunks: ChunkList
+}
+
+export interface HashTreeOptions {
+  readonly signal?: AbortSignal
+  /** Told the bytes of the NAR that are hashed, some ten times a second. */
+  readonly onProgress?: (bytesSoFar: number) => void
+}
+
 /**
- * The NAR hash of the tree at `path`, as `nix hash path` gives it, worked out in another thread. `onProgress` is told the bytes of the
- * NAR that are hashed, some ten times a second.
+ * The NAR hash of the tree at `path`, as `nix hash path` gives it, worked out in another thread.
  * @throws NarvikError as `scanTree`, and `changed-while-reading`; the reason of `signal` when it is aborted.
  */
-export async function hashTree(path: string, options: { signal?: AbortSignal, onProgress?: (bytesSoFar: number) => void } = {}): Promise<HashedTree> {
-  const result = await runTask({ task: 'hash', root: path }, options)
-  const listing = listingOf(result)
-  if (result.digest === undefined || result.narSize === undefined) throw new NarvikError('internal', `Cannot hash ${path}: found no hash in the answer, needed one`)
-  return { narHash: NarHash.fromBytes(result.digest), narSize: result.narSize, listing }
+export async function hashTree(path: string, options: HashTreeOptions = {}): Promise<HashedTree> {
+  return hashedTree(path, await runTask({ task: 'hash', root: path, chunks: false }, options))
+}
+
+/**
+ * As `hashTree`, and the chunks of the NAR, which a further thread cuts from the same bytes.
+ * @throws NarvikError as `hashTree`, and `too-large` where there are more than MAX_CHUNKS.
+ */
+export async function chunkTree(path: string, options: HashTreeOptions = {}): Promise<ChunkedTree> {
+  const result = await runTask({ task: 'hash', root: path, chunks: true }, options)
+  if (result.chunks === undefined) throw new NarvikError('internal', `Cannot hash ${path}: found no chunks in the answer, needed them`)
+  return { ...hashedTree(path, result), chunks: new ChunkList(result.chunks) }
 }
 
 /**
@@ -29,6 +46,12 @@ export async function hashTree(path: string, options: { signal?: AbortSignal, on
  */
 export async function scanTree(path: string, { signal }: { signal?: AbortSignal } = {}): Promise<Listing> {
   return listingOf(await runTask({ task: 'scan', root: path }, { signal }))
+}
+
+function hashedTree(path: string, result: TreeResult): HashedTree {
+  const listing = listingOf(result)
+  if (result.digest === undefined || result.narSize === undefined) throw new NarvikError('internal', `Cannot hash ${path}: found no hash in the answer, needed one`)
+  return { narHash: NarHash.fromBytes(result.digest), narSize: result.narSize, listing }
 }
 
 function listingOf({ columns }: TreeResult): Listing {

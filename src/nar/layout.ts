@@ -1,5 +1,6 @@
 import { NarvikError } from '../errors.ts'
 import type { Listing } from '../image/listing.ts'
+import type { Manifest } from '../image/manifest.ts'
 import { MAX_NAR_SIZE } from '../limits.ts'
 import { headLength, MAX_FRAME_BYTES, tailLength, writeHead, writeTail } from './framing.ts'
 
@@ -34,6 +35,16 @@ export class Layout {
       at += headLength(listing, entry) + listing.size(entry) + tailLength(listing, entry)
     }
     return new Layout(listing, offsets, checkNarSize(at))
+  }
+
+  /**
+   * The layout of what a manifest describes.
+   * @throws NarvikError `invalid-manifest` where its chunks are not those of a NAR of its listing's size; `too-large`.
+   */
+  static describedBy({ listing, chunks }: Manifest): Layout {
+    const layout = Layout.of(listing)
+    if (chunks.narSize === layout.narSize) return layout
+    throw new NarvikError('invalid-manifest', `Cannot lay out a manifest: found chunks of ${chunks.narSize} bytes, needed the ${layout.narSize} of its listing`)
   }
 
   /** Where the contents of a regular file begin in the NAR; the end of the head for any other entry. */

@@ -15,17 +15,22 @@ import { runTask } from './thread/pool.ts'
 export class TreeWriter {
   readonly #layout: Layout
   readonly #cursor: TreeCursor
+  /** For what goes on beside the writes: a path is good until the cursor moves. */
+  readonly #flushCursor: TreeCursor
   readonly #signal: AbortSignal | undefined
   /** Files that stay open for the next range, the one used last at the end. */
   readonly #open = new Map<number, FileHandle>()
   /** Files that were written to since the last `sync`. */
   #dirty = new Set<number>()
   #queue: Promise<unknown> = Promise.resolve()
+  /** What `sync` has under way; none of these rejects. */
+  readonly #flushing = new Set<Promise<unknown>>()
   #closed = false
 
   private constructor(root: string, layout: Layout, signal: AbortSignal | undefined) {
     this.#layout = layout
     this.#cursor = new TreeCursor(root, layout.listing)
+    this.#flushCursor = new TreeCursor(root, layout.listing)
     this.#signal = signal
   }
 
@@ -59,20 +64,18 @@ export class TreeWriter {
     })
   }
 
-  /** When it resolves, everything whose `write` had resolved before the call is on the disk. */
+  /** When it resolves, everything whose `write` had resolved before the call is on the disk. Later writes go on meanwhile. */
   async sync(): Promise<void> {
-    return this.#inTurn(async () => {
+    const turn = this.#inTurn(() => {
       const dirty = [...this.#dirty].sort((a, b) => a - b)
-      const flusher = new Flusher()
-      try {
-        for (const entry of dirty) await flusher.add(openSync(this.#cursor.path(entry), OPEN_FILE))
-        await flusher.finish()
-        this.#dirty = new Set()
-      } catch (error) {
-        await flusher.finish().catch(() => undefined)
-        throw treeError(error, `make the files of ${this.#cursor.root} durable`)
-      }
+      this.#dirty = new Set()
+      return Promise.resolve(dirty)
     })
+    const flushing = turn.then(dirty => this.#flush(dirty))
+    const settled = flushing.catch(() => undefined)
+    this.#flushing.add(settled)
+    void settled.then(() => this.#flushing.delete(settled))
+    await flushing
   }
 
   /** Waits for what is under way and lets go of the files; nothing more can be written. Does not make anything durable. */
@@ -80,11 +83,26 @@ export class TreeWriter {
     if (this.#closed) return
     await this.#inTurn(async () => {
       this.#closed = true
+      await Promise.all(this.#flushing)
       const handles = [...this.#open.values()]
       this.#open.clear()
       this.#cursor.close()
+      this.#flushCursor.close()
       for (const handle of handles) await handle.close()
     }).catch((error: unknown) => { throw treeError(error, `close the files of ${this.#cursor.root}`) })
+  }
+
+  async #flush(dirty: readonly number[]): Promise<void> {
+    const flusher = new Flusher()
+    try {
+      for (const entry of dirty) await flusher.add(openSync(this.#flushCursor.path(entry), OPEN_FILE))
+      await flusher.finish()
+    } catch (error) {
+      await flusher.finish().catch(() => undefined)
+      // What may not have reached the disk is tried again by the next call.
+      for (const entry of dirty) this.#dirty.add(entry)
+      throw treeError(error, `make the files of ${this.#cursor.root} durable`)
+    }
   }
 
   #inTurn<T>(action: () => Promise<T>): Promise<T> {

@@ -1,10 +1,7 @@
-import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
-import { type FileHandle, link, open, rm } from 'node:fs/promises'
-import path from 'node:path'
 import { generateKeyPair, generateKeyPairFromSeed, privateKeyFromProtobuf, privateKeyToProtobuf } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
-import { fromSystemError, isNarvikError, NarvikError, systemCode } from '../errors.ts'
+import { isNarvikError, NarvikError } from '../errors.ts'
+import { createSecretFile, readSecretFile, type SecretFile } from '../secret-file.ts'
 
 /** An Ed25519 key in libp2p's protobuf form: four bytes of tags and lengths, then 64 bytes of key. */
 const KEY_BYTES = 68
@@ -20,7 +17,7 @@ export async function loadIdentity(file: string): Promise<Uint8Array> {
   } catch (error) {
     if (!isNarvikError(error, 'not-found')) throw error
   }
-  await writeIdentity(file, await newIdentity())
+  await createSecretFile(secretOf(file), await newIdentity())
   // Whoever made the file first has won; read what is there now.
   return readIdentity(file)
 }
@@ -36,31 +33,12 @@ export function peerIdOf(identity: Uint8Array): string {
 }
 
 async function readIdentity(file: string): Promise<Uint8Array> {
-  const action = `read the identity ${file}`
-  let handle: FileHandle
-  try {
-    // A fifo in the file's place must not hold up the start.
-    handle = await open(file, constants.O_RDONLY | constants.O_NONBLOCK)
-  } catch (error) {
-    throw fromSystemError(error, action)
-  }
-  try {
-    await checkFile(handle, action)
-    const bytes = Buffer.alloc(KEY_BYTES + 1)
-    const { bytesRead } = await handle.read(bytes, 0, bytes.length, 0)
-    return await checkKey(Uint8Array.from(bytes.subarray(0, bytesRead)), action)
-  } finally {
-    await handle.close()
-  }
+  return checkKey(Uint8Array.from(await readSecretFile(secretOf(file), KEY_BYTES)), `read the identity ${file}`)
 }
 
-async function checkFile(handle: FileHandle, action: string): Promise<void> {
-  const stat = await handle.stat()
-  if (!stat.isFile()) throw new NarvikError('invalid-config', `Cannot ${action}: found something that is no file, needed a file of ${KEY_BYTES} bytes`)
-  if ((stat.mode & 0o077) === 0) return
-  throw new NarvikError('refused', `Cannot ${action}: found mode 0${(stat.mode & 0o777).toString(8)}, needed 0600`, {
-    hint: 'Others may have read the key: run chmod 600 on the file if they can not have, else remove it so that a new one is made',
-  })
+function secretOf(file: string): SecretFile {
+  const shared = 'Others may have read the key: run chmod 600 on the file if they can not have, else remove it so that a new one is made'
+  return { file, what: 'identity', hints: { absent: NEW_KEY_HINT, shared } }
 }
 
 async function checkKey(bytes: Uint8Array, action: string): Promise<Uint8Array> {
@@ -76,41 +54,4 @@ async function checkKey(bytes: Uint8Array, action: string): Promise<Uint8Array> 
 async function isKey(bytes: Uint8Array): Promise<boolean> {
   const again = await generateKeyPairFromSeed('Ed25519', bytes.slice(4, 36))
   return Buffer.compare(privateKeyToProtobuf(again), bytes) === 0
-}
-
-async function writeIdentity(file: string, identity: Uint8Array): Promise<void> {
-  const draft = `${file}.${randomBytes(6).toString('hex')}.tmp`
-  try {
-    const handle = await open(draft, 'wx', 0o600)
-    try {
-      await handle.writeFile(identity)
-      await handle.sync()
-    } finally {
-      await handle.close()
-    }
-    await keepFirst(draft, file)
-    await syncDirectory(path.dirname(file))
-  } catch (error) {
-    throw fromSystemError(error, `write the identity ${file}`)
-  } finally {
-    await rm(draft, { force: true })
-  }
-}
-
-/** Gives the draft its name unless the name is taken: unlike a rename, a link never replaces another process' key. */
-async function keepFirst(draft: string, file: string): Promise<void> {
-  try {
-    await link(draft, file)
-  } catch (error) {
-    if (systemCode(error) !== 'EEXIST') throw error
-  }
-}
-
-async function syncDirectory(directory: string): Promise<void> {
-  const handle = await open(directory, constants.O_RDONLY)
-  try {
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
 }

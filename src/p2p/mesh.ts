@@ -63,6 +63,15 @@ export class Mesh {
     this.#schedule()
   }
 
+  /** Dials again at once whoever was waited for: something has changed that may have kept them away. */
+  wake(): void {
+    for (const target of this.#targets.values()) {
+      target.waitMs = 0
+      target.dueAt = performance.now()
+    }
+    this.#schedule()
+  }
+
   stop(): void {
     clearTimeout(this.#timer)
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot dial: found the daemon stopping, needed it running'))

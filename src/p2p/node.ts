@@ -1,14 +1,15 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
-import type { KadDHT } from '@libp2p/kad-dht'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
-import { Bans } from './bans.ts'
+import { type Ban, Bans, type BanStore } from './bans.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
-import { checkListen } from './fleet.ts'
+import { insideOf, limitDht } from './dht-inside.ts'
+import { checkListen, type FleetKeys, NO_FLEET } from './fleet.ts'
+import { Gate, type PeerLists } from './gate.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
 import { Mesh, parseBootstrap } from './mesh.ts'
@@ -17,9 +18,10 @@ import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
+import { PeerLimits } from './peer-limits.ts'
 import type { ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
-import { type RecordStore, RecordSweep } from './record-sweep.ts'
+import { RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
 import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
@@ -30,6 +32,9 @@ export interface NodeComponents {
   readonly source: ImageSource
   /** Where absent, no closures are served. */
   readonly closures?: ClosureSource | undefined
+  /** Where absent, bans end with the node. */
+  readonly banStore?: BanStore | undefined
+  readonly limits?: PeerLimits | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
@@ -43,8 +48,10 @@ export interface NodeInit {
   readonly bootstrap?: readonly string[] | undefined
   /** Whether to find peers on the same network by mDNS; never done where only loopback is listened on. */
   readonly mdns?: boolean | undefined
-  /** 32 bytes that all hosts of the fleet share; nobody else gets past the handshake. */
-  readonly fleetKey?: Uint8Array | undefined
+  /** The keys that the hosts of the fleet share; nobody else gets past the handshake. Whether there are any is settled for the life of the node. */
+  readonly fleet?: FleetKeys | undefined
+  /** The peers to have to do with. */
+  readonly peers?: PeerLists | undefined
   /** Allows listening beyond loopback without a fleet key. */
   readonly allowOpen?: boolean | undefined
   /** What peers are told of this program. */
@@ -81,26 +88,29 @@ const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTO
  * Makes this host's node; it is not started.
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
-export async function createNode({ logger, source, closures, now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
-  checkListen(init.listen, { fleetKey: init.fleetKey, allowOpen: init.allowOpen ?? false })
+export async function createNode({ logger, source, closures, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+  const fleet = init.fleet ?? NO_FLEET
+  checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
   const privateKey = privateKeyOf(init.identity ?? await newIdentity())
-  const bans = new Bans({ now })
+  const bans = new Bans({ store: banStore, now })
+  const gate = new Gate(bans, init.peers)
   const book = new RecordBook({ now })
-  const stack = await createStack({ gater: bans.gater, book, logger }, {
-    privateKey, listen: init.listen, mdns: init.mdns ?? false, fleetKey: init.fleetKey, agent: init.agent ?? 'narvik',
+  const stack = await createStack({ gater: gate.gater, book, logger }, {
+    privateKey, listen: init.listen, mdns: init.mdns ?? false, fleet, agent: init.agent ?? 'narvik',
   })
-  const isBanned = (peerId: string): boolean => bans.has(peerId)
+  const isBanned = (peerId: string): boolean => gate.refuses(peerId)
   const { services: { dht }, peerId } = stack
   const { routingTable } = insideOf(dht)
   const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
+  limitDht(dht, limits)
   const router = new DhtRouter({
     dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, source, closures, logger }, init)
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, gate, limits, source, closures, logger }, init)
 }
 
 interface Parts {
@@ -110,6 +120,8 @@ interface Parts {
   readonly mesh: Mesh
   readonly sweep: RecordSweep<unknown>
   readonly bans: Bans
+  readonly gate: Gate
+  readonly limits: PeerLimits
   readonly source: ImageSource
   readonly closures: ClosureSource | undefined
   readonly logger: Logger
@@ -163,7 +175,11 @@ export class P2pNode implements StreamOpener {
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
     if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
-    stack.addEventListener('peer:disconnect', ({ detail }) => { this.#agents.delete(detail.toString()) })
+    stack.addEventListener('peer:disconnect', ({ detail }) => {
+      this.#agents.delete(detail.toString())
+      this.#parts.limits.forgetIdle()
+    })
+    stack.addEventListener('connection:open', ({ detail }) => { this.#onConnection(detail) })
     router.start()
     neighbours.start()
     this.#liveness.start()
@@ -194,19 +210,48 @@ export class P2pNode implements StreamOpener {
   /** The connected peers, and the banned ones. */
   peers(): PeerInfo[] {
     const connections = Map.groupBy(this.#parts.stack.getConnections(), ({ remotePeer }) => remotePeer.toString())
-    const ids = new Set([...connections.keys(), ...this.#parts.bans.list()])
+    const ids = new Set([...connections.keys(), ...this.#parts.bans.list().map(({ peerId }) => peerId)])
     return [...ids].map(peerId => this.#describe(peerId, connections.get(peerId) ?? []))
   }
 
-  /** Keeps a peer away for `ms` milliseconds: its connections end, and it is neither dialled, let in nor found. */
+  /** Keeps a peer away, for `ms` milliseconds the first time and longer each further time: its connections end, and it is neither dialled, let in nor found. */
   ban(peerId: string, ms: number, reason: string): void {
-    this.#parts.bans.add(peerId, ms, reason)
-    this.#parts.logger.warn('banned a peer', { peerId, ms, reason })
-    for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(`banned: ${reason}`))
+    const { until, times } = this.#parts.bans.add(peerId, ms, reason)
+    this.#parts.logger.warn('banned a peer', { peerId, until: new Date(until).toISOString(), times, reason })
+    this.#cut(peerId, `banned: ${reason}`)
   }
 
+  /** The bans that are in force. */
+  bans(): Ban[] {
+    return this.#parts.bans.list()
+  }
+
+  /** Ends a ban, and forgets those before it; undefined where there is none in force. */
+  unban(peerId: string): Ban | undefined {
+    const lifted = this.#parts.bans.lift(peerId)
+    if (lifted === undefined) return undefined
+    this.#parts.logger.info('lifted a ban', { peerId })
+    this.#parts.mesh.wake()
+    return lifted
+  }
+
+  /** Whether this host has nothing to do with a peer: it is banned, or the configuration keeps it away. */
   isBanned(peerId: string): boolean {
-    return this.#parts.bans.has(peerId)
+    return this.#parts.gate.refuses(peerId)
+  }
+
+  /** Puts other lists into force; the connections of peers that they keep away end. */
+  setPeers(lists: PeerLists): void {
+    this.#parts.gate.setLists(lists)
+    for (const peerId of new Set(this.#parts.stack.getConnections().map(({ remotePeer }) => remotePeer.toString()))) {
+      if (this.#parts.gate.refuses(peerId)) this.#cut(peerId, 'the configuration keeps the peer away')
+    }
+    this.#parts.mesh.wake()
+  }
+
+  /** Ends every connection, as the keys under which they were made may be accepted no longer; those who still belong come back. */
+  reconnect(): void {
+    for (const connection of this.#parts.stack.getConnections()) connection.abort(new Error('the keys of the fleet have changed'))
   }
 
   /** Calls `listener` each time a peer is connected and has said what it speaks; returns how to stop that. */
@@ -271,12 +316,31 @@ export class P2pNode implements StreamOpener {
   }
 
   async #handle(protocol: string, handler: StreamHandler): Promise<void> {
-    await this.#parts.stack.handle(protocol, async (stream, connection) => {
+    const { stack, limits, logger } = this.#parts
+    await stack.handle(protocol, async (stream, connection) => {
+      const peerId = connection.remotePeer.toString()
+      const release = limits.admit(peerId)
+      if (release === undefined) {
+        logger.debug('a peer asks for more than it may', { peerId, protocol })
+        stream.abort(new Error('too many requests'))
+        return
+      }
       const serving = handler(stream, connection)
       this.#serving.add(serving)
-      await serving
+      await serving.finally(release)
       this.#serving.delete(serving)
     }, { maxInboundStreams: MAX_INBOUND_STREAMS })
+  }
+
+  #onConnection(connection: Connection): void {
+    const { stack, logger } = this.#parts
+    if (stack.getConnections(connection.remotePeer).length <= MAX_PEER_CONNECTIONS) return
+    logger.debug('a peer opens more connections than it may', { peerId: connection.remotePeer.toString() })
+    connection.abort(new Error('too many connections'))
+  }
+
+  #cut(peerId: string, reason: string): void {
+    for (const connection of this.#parts.stack.getConnections(peerIdFromString(peerId))) connection.abort(new Error(reason))
   }
 
   #onIdentify({ peerId, agentVersion = '' }: IdentifyResult): void {
@@ -304,16 +368,6 @@ function startFailed(error: unknown, listen: readonly string[]): NarvikError {
   const [, cause = messageOf(error)] = /Error: (listen .*)/.exec(messageOf(error)) ?? []
   const inUse = cause.includes('EADDRINUSE')
   return new NarvikError(inUse ? 'in-use' : 'io-error', `Cannot listen on ${listen.join(', ')}: found ${cause}, needed free addresses of this host`, { cause: error })
-}
-
-interface DhtInside {
-  readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
-  readonly components: { readonly datastore: RecordStore<unknown> }
-}
-
-/** The DHT has its table and its store in plain sight, but not in its type. */
-function insideOf(dht: KadDHT): DhtInside {
-  return dht as unknown as DhtInside
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {

@@ -6,6 +6,10 @@ export class Slots {
     this.#free = count
   }
 
+  get free(): number {
+    return this.#free
+  }
+
   /** Takes a slot, to be given back by calling what is returned; undefined where none is free. */
   take(): (() => void) | undefined {
     if (this.#free === 0) return undefined

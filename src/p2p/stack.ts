@@ -1,4 +1,3 @@
-import { noise } from '@chainsafe/libp2p-noise'
 import { privateKeyFromProtobuf } from '@libp2p/crypto/keys'
 import { identify, identifyPush, type Identify, type IdentifyPush } from '@libp2p/identify'
 import type { ConnectionGater, Libp2p, PrivateKey } from '@libp2p/interface'
@@ -9,17 +8,20 @@ import { tcp } from '@libp2p/tcp'
 import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import {
-  DIAL_TIMEOUT_MS, MAX_INBOUND_CONNECTIONS_PER_SECOND, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 } from '../limits.ts'
 import type { Logger } from '../log.ts'
-import { isLoopback, noisePrologue, serviceTag } from './fleet.ts'
+import { type FleetKeys, isLoopback } from './fleet.ts'
+import { fleetNoise, openNoise } from './fleet-noise.ts'
 import { libp2pLogger } from './libp2p-log.ts'
-import { noiseCrypto } from './noise-crypto.ts'
 import { RECORD_NAMESPACE } from './record.ts'
 import type { RecordBook } from './record-book.ts'
+import { fleetTls } from './tls/encrypter.ts'
 
 /** The fleet's DHT: no other network speaks it. */
 export const KAD_PROTOCOL = '/narvik/kad/1.0.0'
+/** What mDNS says that a host is: the same for all fleets, as a name made from the key would tell who belongs together. */
+export const MDNS_SERVICE = '_narvik._udp.local'
 
 export interface StackServices extends Record<string, unknown> {
   identify: Identify
@@ -34,17 +36,17 @@ export interface StackInit {
   readonly privateKey: PrivateKey
   readonly listen: readonly string[]
   readonly mdns: boolean
-  readonly fleetKey: Uint8Array | undefined
+  readonly fleet: FleetKeys
   readonly agent: string
 }
 
 /** Windows and buffers fit each other: the muxer's own would reset a fast stream as soon as it is paused. */
-export const muxer = yamux({ streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
+export const muxer = yamux({ maxInboundStreams: MAX_MUXED_STREAMS, maxOutboundStreams: MAX_MUXED_STREAMS, streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
 
 /** libp2p as this fleet uses it; not started. */
 export async function createStack(
   { gater, book, logger }: { gater: ConnectionGater, book: RecordBook, logger: Logger },
-  { privateKey, listen, mdns: wantsMdns, fleetKey, agent }: StackInit,
+  { privateKey, listen, mdns: wantsMdns, fleet, agent }: StackInit,
 ): Promise<Stack> {
   // Who only listens on loopback has nothing to tell a network, and must not speak to it.
   const beyondLoopback = listen.some(address => !isLoopback(address))
@@ -55,15 +57,16 @@ export async function createStack(
     nodeInfo: { name: 'narvik', userAgent: agent },
     addresses: { listen: [...listen] },
     transports: [tcp(socketBuffers())],
-    connectionEncrypters: [noise({ crypto: noiseCrypto, ...(fleetKey !== undefined && { prologueBytes: noisePrologue(fleetKey) }) })],
+    // In the order of the dialler's liking; a host that doesn't speak the first is spoken to in the second.
+    connectionEncrypters: [fleetTls(fleet), fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
     streamMuxers: [muxer],
     connectionGater: gater,
-    peerDiscovery: wantsMdns && beyondLoopback ? [mdns({ serviceTag: serviceTag(fleetKey) })] : [],
+    peerDiscovery: wantsMdns && beyondLoopback ? [mdns({ serviceTag: MDNS_SERVICE })] : [],
     // Addresses would vanish an hour after they were first seen, though in use.
     peerStore: { maxAddressAge: Infinity, maxPeerAge: Infinity },
     // Its ping measures the latency; that it is late on a busy link is no reason to cut the link.
     connectionMonitor: { abortConnectionOnPingFailure: false },
-    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
+    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
     services: {
       identify: identify(),
       identifyPush: identifyPush(),

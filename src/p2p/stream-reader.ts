@@ -57,6 +57,20 @@ export class StreamReader {
     return taken
   }
 
+  /** As `takeNow`, with all that waits in one buffer: a copy costs less than taking many small ones through a pipeline. */
+  takeJoined(max: number): Uint8Array | undefined {
+    const first = this.takeNow(max)
+    if (first === undefined || first.byteLength === max || this.#queue.length === 0) return first
+    const parts = [first]
+    let length = first.byteLength
+    for (let part = this.takeNow(max - length); part !== undefined; part = this.takeNow(max - length)) {
+      parts.push(part)
+      length += part.byteLength
+      if (length === max) break
+    }
+    return Buffer.concat(parts, length)
+  }
+
   /** At most `max` bytes, or null after the end of the stream. Rejects with the stream's error where it was reset or aborted. */
   async take(max: number): Promise<Uint8Array | null> {
     while (true) {

@@ -11,6 +11,7 @@ import { fromSqliteError, openDatabase } from './database.ts'
 import type { Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
 import { Keeping } from './keeping.ts'
+import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
 import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
 import { prepareStatements } from './statements.ts'
@@ -66,6 +67,8 @@ export class Catalog {
   readonly knownPaths: KnownPaths
   /** How long each image is kept. */
   readonly keeping: Keeping
+  /** The peers that are kept away, and were not long ago. */
+  readonly bans: KeptBans
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -75,6 +78,7 @@ export class Catalog {
     this.#sql = prepareStatements(database)
     this.knownPaths = new KnownPaths(database, now)
     this.keeping = new Keeping(database, now)
+    this.bans = new KeptBans(database)
     this.#now = now
   }
 
@@ -229,11 +233,49 @@ export class Catalog {
     })
   }
 
+  /** Puts down whether the image is served to nobody. */
+  setPrivate(narHash: NarHash, isPrivate: boolean): ImageRow {
+    return this.#write(`make private ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'make private')
+      this.#sql.setPrivate.run({ narHash: narHash.bytes, isPrivate: Number(isPrivate) })
+      return this.#require(narHash, 'make private')
+    })
+  }
+
+  /** Puts down that the holder of a public key (hex) has published a name for the image. */
+  setPublisher(narHash: NarHash, publisher: string): ImageRow {
+    return this.#write(`note who published ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setPublisher.run({ narHash: narHash.bytes, publisher })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Gives an image a name, which another one may have had until now. */
+  moveName(narHash: NarHash, name: string): ImageRow {
+    return this.#write(`name ${narHash.toSri()}`, () => {
+      const holder = this.getByName(name)
+      if (holder !== undefined) this.#sql.setName.run({ narHash: holder.narHash.bytes, name: null })
+      return this.setName(narHash, name)
+    })
+  }
+
   /** Puts down that a verified image was proven again while its tree was as new as this. */
   setNewestChange(narHash: NarHash, newestChange: number | null): ImageRow {
     return this.#write(`note the state of ${narHash.toSri()}`, () => {
       this.#require(narHash, 'note')
       this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange })
+      return this.#require(narHash, 'note')
+    })
+  }
+
+  /** Puts down the manifest of an image that has none, as it was measured while it was proven. */
+  setManifest(narHash: NarHash, manifest: Uint8Array, manifestDigest: string): ImageRow {
+    return this.#write(`note the manifest of ${narHash.toSri()}`, () => {
+      this.#require(narHash, 'note')
+      this.#sql.setManifestDigest.run({ narHash: narHash.bytes, manifestDigest })
+      this.#sql.dropManifest.run(narHash.bytes)
+      this.#sql.addManifest.run(narHash.bytes, manifest)
       return this.#require(narHash, 'note')
     })
   }

@@ -32,6 +32,10 @@ export interface ImageRow {
   readonly place: ImagePlace
   /** How it was asked for, which decides how many signatures it needs. */
   readonly askedBy: RefKind
+  /** Whether it is served to nobody. */
+  readonly isPrivate: boolean
+  /** The public key, in hex, whose holder published the name that it was fetched by; null where it was had in another way. */
+  readonly publisher: string | null
   /** Why store path, references, deriver and content address may be believed; null: they are claims of a peer. */
   readonly vouchedBy: Voucher | null
   /** The newest change time of its tree when it was proven, in microseconds; null where that is not in the Nix store. */

@@ -20,6 +20,8 @@ export interface StoredImage {
   source: string
   place: string
   asked_by: string
+  private: number
+  publisher: string | null
   vouched_by: string | null
   newest_change: number | null
   reason: string | null
@@ -80,6 +82,8 @@ export function toImageRow(stored: StoredImage): ImageRow {
       source: oneOf(SOURCES, stored.source),
       place: oneOf(PLACES, stored.place),
       askedBy: oneOf(REF_KINDS, stored.asked_by),
+      isPrivate: stored.private === 1,
+      publisher: stored.publisher,
       vouchedBy: stored.vouched_by === null ? null : oneOf(VOUCHERS, stored.vouched_by),
       newestChange: stored.newest_change,
       reason: stored.reason,

@@ -19,7 +19,10 @@ export interface Statements {
   readonly setName: Statement<[object]>
   readonly setState: Statement<[object]>
   readonly setAskedBy: Statement<[object]>
+  readonly setPrivate: Statement<[object]>
+  readonly setPublisher: Statement<[object]>
   readonly setVouchedBy: Statement<[object]>
+  readonly setManifestDigest: Statement<[object]>
   readonly setNewestChange: Statement<[object]>
   readonly setOrigin: Statement<[object]>
   readonly remove: Statement<Key>
@@ -62,8 +65,11 @@ export function prepareStatements(database: Database): Statements {
       UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt,
         proven_at = @verifiedAt, used_at = coalesce(@verifiedAt, used_at), disk_bytes = NULL
       WHERE nar_hash = @narHash`),
+    setPrivate: database.prepare('UPDATE images SET private = @isPrivate WHERE nar_hash = @narHash'),
+    setPublisher: database.prepare('UPDATE images SET publisher = @publisher WHERE nar_hash = @narHash'),
     setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),
     setVouchedBy: database.prepare('UPDATE images SET vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
+    setManifestDigest: database.prepare('UPDATE images SET manifest_digest = @manifestDigest WHERE nar_hash = @narHash'),
     setNewestChange: database.prepare('UPDATE images SET newest_change = @newestChange WHERE nar_hash = @narHash'),
     setOrigin: database.prepare('UPDATE images SET source = @source, place = @place, vouched_by = NULL, newest_change = NULL WHERE nar_hash = @narHash'),
     remove: database.prepare('DELETE FROM images WHERE nar_hash = ?'),

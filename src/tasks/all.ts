@@ -7,8 +7,10 @@ import { fetchImage, type FetchRequest } from './fetch-image.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
+import { liftBan } from './lift-ban.ts'
+import { makePrivate } from './make-private.ts'
 import { pinImage } from './pin-image.ts'
-import { presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
@@ -32,6 +34,7 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
+    makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(content, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
     pinImage: (request: { readonly ref: Ref, readonly pinned: boolean }) => presentImage(content, pinImage(context, request)),
     collectGarbage: async (request: CollectGarbageRequest) => collectGarbage(context, request),
@@ -40,6 +43,8 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    bans: () => node.bans().map(presentBan),
+    unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
   }
 }

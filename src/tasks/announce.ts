@@ -3,6 +3,7 @@ import type { NarHash } from '../image/nar-hash.ts'
 import { ANNOUNCE_CONCURRENCY } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import type { ContentRouter } from '../p2p/router.ts'
+import type { Sharing } from '../config.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow } from '../store/image-row.ts'
 
@@ -13,15 +14,18 @@ import type { ImageRow } from '../store/image-row.ts'
 export class Announcer {
   readonly #router: ContentRouter
   readonly #logger: Logger
+  readonly #policy: () => Sharing
   readonly #abort = new AbortController()
   readonly #pending = new Set<Promise<void>>()
 
-  constructor({ router, logger }: { router: ContentRouter, logger: Logger }) {
+  /** `policy` says which images are announced, and is asked each time. */
+  constructor({ router, logger }: { router: ContentRouter, logger: Logger }, { policy = () => 'everything' }: { policy?: () => Sharing } = {}) {
     this.#router = router
     this.#logger = logger
+    this.#policy = policy
   }
 
-  /** Announces a verified image. */
+  /** Announces a verified image, or takes it back where the policy is against it, or the image is private. */
   announce(row: ImageRow): void {
     void this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
   }
@@ -36,7 +40,7 @@ export class Announcer {
     await this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash, { signal: this.#abort.signal }))
   }
 
-  /** Announces all that is verified, a few at a time; for the start. */
+  /** The same for all that is verified, a few at a time; for the start, and when the policy changes. */
   announceAll(catalog: Pick<Catalog, 'list' | 'get'>): void {
     const rows = catalog.list({ state: 'verified' }).values()
     const tellRest = async (): Promise<void> => {
@@ -53,10 +57,21 @@ export class Announcer {
     await Promise.allSettled(this.#pending)
   }
 
-  async #tell({ narHash, narSize, manifestDigest, state }: ImageRow): Promise<void> {
+  async #tell(row: ImageRow): Promise<void> {
+    const { narHash, narSize, manifestDigest, state } = row
+    if (!this.#isShared(row)) {
+      await this.#router.withdraw(narHash)
+      return
+    }
     if (state !== 'verified' || narSize === null || manifestDigest === null) return
     const { reached } = await this.#router.announce({ narHash, narSize, manifestDigest }, { signal: this.#abort.signal })
     this.#logger.debug('announced', { narHash: narHash.toSri(), reached })
+  }
+
+  #isShared({ isPrivate, name }: ImageRow): boolean {
+    if (isPrivate) return false
+    const policy = this.#policy()
+    return policy === 'everything' || (policy === 'named' && name !== null)
   }
 
   #run(action: string, work: () => Promise<void>): Promise<void> {

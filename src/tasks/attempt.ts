@@ -53,7 +53,7 @@ export class Attempt {
     const bytes = context.catalog.manifest(job.narHash)
     const state = readProgress(await context.content.readProgress(job.narHash))
     if (bytes === undefined || state?.manifestDigest !== manifestDigest(bytes)) return undefined
-    const layout = Layout.of(decodeManifest(bytes).listing)
+    const layout = Layout.describedBy(decodeManifest(bytes))
     await claimRoom(context, job, layout)
     return new Attempt(context, job, layout, state)
   }
@@ -247,7 +247,7 @@ async function askMetadata({ node }: TaskContext, { narHash, signal }: Job<unkno
 /** Holds what the peer says now against its own manifest and its record in the DHT, before a file is made. */
 function checkManifest({ peerId, record }: Provider, metadata: ImageMetadata, manifest: Uint8Array): { layout: Layout, digest: string } {
   const digest = manifestDigest(manifest)
-  const layout = Layout.of(decodeManifest(manifest).listing)
+  const layout = Layout.describedBy(decodeManifest(manifest))
   if (metadata.manifestDigest !== digest) throw disagreement(peerId, `its metadata names manifest ${String(metadata.manifestDigest)}`, `it sends ${digest}`)
   if (metadata.narSize !== layout.narSize) throw disagreement(peerId, `its metadata says ${metadata.narSize} bytes`, `its manifest ${layout.narSize}`)
   if (record !== undefined && record.manifestDigest !== digest) throw disagreement(peerId, `its DHT record names manifest ${record.manifestDigest}`, `it sends ${digest}`)

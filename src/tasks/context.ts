@@ -1,4 +1,5 @@
 import type { RefKind } from '../image/ref.ts'
+import type { Sharing } from '../config.ts'
 import type { Logger } from '../log.ts'
 import type { NixCommand } from '../nix/command.ts'
 import type { PublicKey } from '../nix/signature.ts'
@@ -34,10 +35,12 @@ export interface TrustSettings {
 }
 
 /** What the tasks use of the network. */
-export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'ban' | 'isBanned'>
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'ban' | 'bans' | 'unban' | 'isBanned'>
 
 export interface TaskSettings {
   readonly trust: TrustSettings
+  /** Which images the fleet is told of. */
+  readonly announce: Sharing
   /** Whether Nix is asked at all. */
   readonly useNix: boolean
   /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */

@@ -42,12 +42,12 @@ async function askClosure({ nix }: TaskContext, path: string, signal: AbortSigna
   return order
 }
 
-async function importMember(context: TaskContext, info: NixPathInfo, { path, name, signal, onProgress }: ImportRequest): Promise<ImageRow> {
+async function importMember(context: TaskContext, info: NixPathInfo, { path, name, private: isPrivate, signal, onProgress }: ImportRequest): Promise<ImageRow> {
   const isRoot = info.path === path
   const known = memberAt(context.catalog, info.path)?.row
   if (!isRoot && known?.state === 'verified' && known.narHash.equals(info.narHash)) return known
   const row = await importImage(context, {
-    path: info.path, facts: { info, note: null }, ...isRoot && { name }, ...signal && { signal }, ...onProgress && { onProgress },
+    path: info.path, facts: { info, note: null }, ...isRoot && { name }, private: isPrivate, ...signal && { signal }, ...onProgress && { onProgress },
   })
   if (!row.narHash.equals(info.narHash)) {
     throw new NarvikError('verification-failed', `Cannot import the closure of ${path}: found that ${info.path} is ${row.narHash.toSri()}, needed ${info.narHash.toSri()} as Nix has it`, {

@@ -16,6 +16,7 @@ import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
 import { alignRoot, protect } from './gc-roots.ts'
 import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
+import { makePrivate } from './make-private.ts'
 import { nameImage } from './name-image.ts'
 import { checkName } from './refs.ts'
 import { settle } from './settle.ts'
@@ -25,6 +26,8 @@ export interface ImportRequest {
   /** Absolute path of a tree or store path. */
   readonly path: string
   readonly name?: string | undefined
+  /** Whether the image is to be served to nobody. */
+  readonly private?: boolean | undefined
   /** What Nix says of the path, where it was asked already. */
   readonly facts?: NixFacts
   readonly signal?: AbortSignal
@@ -132,7 +135,7 @@ async function record(context: TaskContext, request: ImportRequest, finding: Fin
   context.jobs.abort(narHash, ['fetch', 'resume'], new NarvikError('interrupted', `Cannot go on fetching ${narHash.toSri()}: found it on this host, by an import`))
   const job = context.jobs.run('import', narHash, async () => {
     const known = context.catalog.get(narHash)
-    if (known?.state === 'verified') return nameImage(context, known, request.name)
+    if (known?.state === 'verified') return nameImage(context, request.private === true ? hide(context, known) : known, request.name)
     const name = request.name ?? known?.name ?? null
     if (name !== null) checkName(context.catalog, name, narHash)
     await clearTheWay(context, narHash)
@@ -147,13 +150,18 @@ async function vouch({ settings }: TaskContext, path: string, { proof, measured,
   return judgeAgain(proof, { tree: path, trust })
 }
 
-async function quarantine({ catalog, content }: TaskContext, { path, name }: { path: string, name: string | null }, { measured, facts, stage }: Finding): Promise<ImageRow> {
+async function quarantine({ catalog, content }: TaskContext, { path, name, private: isPrivate = false }: { path: string, name: string | null, private?: boolean | undefined }, { measured, facts, stage }: Finding): Promise<ImageRow> {
   const { narHash } = measured
   catalog.create({ narHash, source: 'import', place: stage === null ? 'nix-store' : 'content', name, note: facts.note })
+  if (isPrivate) catalog.setPrivate(narHash, true)
   catalog.transition(narHash, 'start', { reason: `importing ${path}` })
   if (stage !== null) await content.adopt(stage, narHash)
   catalog.describe(narHash, metadataOf(measured, facts, name), measured.manifest, { vouchedBy: facts.info === null ? null : 'nix' })
   return catalog.transition(narHash, 'complete', { reason: stage === null ? 'the tree stays in the Nix store' : 'copied' })
+}
+
+function hide(context: TaskContext, { narHash }: ImageRow): ImageRow {
+  return makePrivate(context, { ref: { kind: 'nar-hash', narHash }, private: true })
 }
 
 function metadataOf({ narHash, narSize, manifestDigest }: Measurement, { info }: NixFacts, name: string | null): ImageMetadata {

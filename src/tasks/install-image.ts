@@ -165,7 +165,7 @@ const SHOWN_PATHS = 10
 async function* readImage({ catalog }: TaskContext, { row, tree }: Installable, { signal, report }: Options): AsyncGenerator<Uint8Array> {
   const manifest = catalog.manifest(row.narHash)
   if (manifest === undefined) throw new NarvikError('not-found', `Cannot read ${row.narHash.toSri()}: it was removed meanwhile`)
-  const layout = Layout.of(decodeManifest(manifest).listing)
+  const layout = Layout.describedBy(decodeManifest(manifest))
   let read = 0
   for await (const bytes of readRange(tree, layout, 0, layout.narSize, signal === undefined ? {} : { signal })) {
     yield bytes

@@ -1,4 +1,5 @@
 import { isNarvikError } from '../errors.ts'
+import type { Ban } from '../p2p/bans.ts'
 import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
@@ -23,6 +24,7 @@ export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRo
     ca,
     signatures: row.signatures,
     vouchedBy: row.vouchedBy,
+    private: row.isPrivate,
     source: row.source,
     createdAt: row.createdAt.toISOString(),
     verifiedAt: row.verifiedAt?.toISOString() ?? null,
@@ -68,6 +70,10 @@ export function presentTransfer(catalog: Pick<Catalog, 'get'>, { narHash, progre
 
 export function presentPeer({ connectedSince, received, sent, ...peer }: PeerInfo) {
   return { ...peer, connectedSince: connectedSince?.toISOString() ?? null, bytesReceived: received, bytesSent: sent }
+}
+
+export function presentBan({ peerId, reason, since, until, times }: Ban) {
+  return { peerId, reason, since: new Date(since).toISOString(), until: new Date(until).toISOString(), times }
 }
 
 function presentEntry({ at, from, to, event, reason, evidence }: JournalEntry) {

@@ -34,7 +34,7 @@ export function createImageSource({ catalog, content, uses, logger, onDamage }: 
     if (kept !== undefined) return kept
     const manifest = catalog.manifest(narHash)
     if (manifest === undefined) return undefined
-    const layout = Layout.of(decodeManifest(manifest).listing)
+    const layout = Layout.describedBy(decodeManifest(manifest))
     const [oldest] = layouts.keys()
     if (layouts.size >= LAYOUTS_KEPT && oldest !== undefined) layouts.delete(oldest)
     layouts.set(key, layout)
@@ -42,7 +42,7 @@ export function createImageSource({ catalog, content, uses, logger, onDamage }: 
   }
 
   async function* read(narHash: NarHash, offset: number, length: number, options: { signal?: AbortSignal }): AsyncGenerator<Uint8Array> {
-    const row = catalog.get(narHash)
+    const row = served(catalog, narHash)
     const tree = row === undefined ? null : content.visiblePath(row)
     const layout = tree === null ? undefined : layoutOf(narHash)
     if (row === undefined || tree === null || layout === undefined || uses.isLeaving(narHash)) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
@@ -70,17 +70,17 @@ export function createImageSource({ catalog, content, uses, logger, onDamage }: 
 export function createClosureSource({ catalog, uses, logger }: Pick<ServeParts, 'catalog' | 'logger'> & { readonly uses: Pick<Uses, 'isLeaving'> }): ClosureSource {
   return {
     narSize: narHash => {
-      const row = catalog.get(narHash)
-      return row?.state === 'verified' && !uses.isLeaving(narHash) ? row.narSize ?? undefined : undefined
+      return uses.isLeaving(narHash) ? undefined : served(catalog, narHash)?.narSize ?? undefined
     },
     closure: async narHash => {
-      const row = catalog.get(narHash)
-      if (row?.state !== 'verified') return 'not-found'
+      const row = served(catalog, narHash)
+      if (row === undefined) return 'not-found'
       const root = memberOf(catalog, row)
       if (root === undefined) return 'incomplete'
       try {
         const { members, missing } = await findClosure(catalog, root)
-        return missing.length > 0 ? 'incomplete' : numbered(members)
+        const isWhole = missing.length === 0 && members.every(member => !member.row.isPrivate)
+        return !isWhole ? 'incomplete' : numbered(members)
       } catch (error) {
         logger.warn('cannot describe a closure', { narHash: narHash.toSri(), reason: messageOf(error) })
         return 'incomplete'
@@ -97,9 +97,15 @@ function numbered(members: readonly Member[]): ClosurePath[] {
   }))
 }
 
-function describe(catalog: Catalog, narHash: NarHash): { metadata: ImageMetadata, manifest: Uint8Array } | undefined {
+/** The image, if peers may have it: it is verified, and not private. Whatever is sent to a peer, whoever sends it, is asked for here. */
+export function served(catalog: Pick<Catalog, 'get'>, narHash: NarHash): ImageRow | undefined {
   const row = catalog.get(narHash)
-  if (row?.state !== 'verified' || row.narSize === null) return undefined
+  return row?.state === 'verified' && !row.isPrivate ? row : undefined
+}
+
+function describe(catalog: Catalog, narHash: NarHash): { metadata: ImageMetadata, manifest: Uint8Array } | undefined {
+  const row = served(catalog, narHash)
+  if (row === undefined || row.narSize === null) return undefined
   const manifest = catalog.manifest(narHash)
   if (manifest === undefined) return undefined
   const { narSize, storePath, references, deriver, ca, signatures, name, manifestDigest } = row

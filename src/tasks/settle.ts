@@ -22,12 +22,16 @@ export async function settle(parts: Parts, row: ImageRow, proof: Proof, evidence
   return verified
 }
 
-/** Puts down what the pipeline found of an image that is only known by its hash, as after a lost catalog. */
-function describeMeasured({ catalog }: Parts, { narHash, narSize, name }: ImageRow, { measured }: Proof): void {
-  if (narSize !== null || measured === null) return
+/** Puts down what the pipeline found of an image that is only known by its hash, as after a lost catalog, or whose manifest is missing. */
+export function describeMeasured({ catalog }: Pick<Parts, 'catalog'>, { narHash, narSize, name, manifestDigest: known }: ImageRow, { measured }: Proof): void {
+  if (measured === null) return
   const { manifest, manifestDigest } = measured
-  const unknown = { storePath: null, references: [], deriver: null, ca: null, signatures: [] }
-  catalog.describe(narHash, { ...unknown, narHash, name, narSize: measured.narSize, manifestDigest }, manifest)
+  if (narSize === null) {
+    const unknown = { storePath: null, references: [], deriver: null, ca: null, signatures: [] }
+    catalog.describe(narHash, { ...unknown, narHash, name, narSize: measured.narSize, manifestDigest }, manifest)
+  } else if (known === null) {
+    catalog.setManifest(narHash, manifest, manifestDigest)
+  }
 }
 
 /** Shows a verified image under its name and announces it. */

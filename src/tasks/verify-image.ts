@@ -1,4 +1,4 @@
-import { messageOf, NarvikError } from '../errors.ts'
+import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { Ref } from '../image/ref.ts'
 import type { Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
@@ -7,7 +7,7 @@ import type { TaskContext } from './context.ts'
 import type { Job, Progress } from './jobs.ts'
 import { askNix } from './nix-facts.ts'
 import { requireImage } from './refs.ts'
-import { settle, withdrawDamaged } from './settle.ts'
+import { describeMeasured, settle, withdrawDamaged } from './settle.ts'
 import { trustQuestionOf } from './trust.ts'
 import { waitFor } from './wait-for.ts'
 
@@ -42,6 +42,22 @@ export async function settleQuarantined(context: TaskContext, row: ImageRow): Pr
   return context.jobs.run('verify', row.narHash, async self => settle(context, row, await proveTree(context, row, self))).result
 }
 
+/**
+ * Makes the manifests of verified images that have none, one after the other: their trees are proven again for it. Until then such an image is here,
+ * but isn't announced or served.
+ */
+export async function makeMissingManifests(context: TaskContext): Promise<void> {
+  for (const { narHash, manifestDigest } of context.catalog.list({ state: 'verified' })) {
+    if (manifestDigest !== null) continue
+    try {
+      await context.jobs.run('verify', narHash, self => verifyOne(context, self)).result
+    } catch (error) {
+      if (isNarvikError(error, 'interrupted')) return
+      context.logger.warn('cannot make the manifest of an image', { narHash: narHash.toSri(), reason: messageOf(error) })
+    }
+  }
+}
+
 async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
   const row = context.catalog.get(job.narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot verify ${job.narHash.toSri()}: it was removed meanwhile`)
@@ -54,7 +70,10 @@ async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<Verif
   if (proof.verdict.verdict === 'pass') {
     if (row.newestChange !== proof.newestChange) context.catalog.setNewestChange(row.narHash, proof.newestChange)
     if (row.vouchedBy !== proof.vouchedBy) context.catalog.setVouchedBy(row.narHash, proof.vouchedBy)
-    return { row: context.catalog.get(row.narHash) ?? row, verdict: proof.verdict }
+    describeMeasured(context, row, proof)
+    const proven = context.catalog.get(row.narHash) ?? row
+    if (row.manifestDigest === null) context.announcer.announce(proven)
+    return { row: proven, verdict: proof.verdict }
   }
   const damaged = await withdrawDamaged(context, row, proof.verdict.reason ?? 'verification failed')
   return { row: await settle(context, damaged, proof), verdict: proof.verdict }

@@ -1,10 +1,9 @@
 import { isNarvikError, messageOf } from '../errors.ts'
-import type { Listing } from '../image/listing.ts'
 import { encodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { StageResult, Verdict } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
-import { hashTree } from '../nar/hash-tree.ts'
+import { type ChunkedTree, chunkTree } from '../nar/hash-tree.ts'
 import { newestChange } from '../nar/newest-change.ts'
 import { judgeTrust, type TrustQuestion } from './trust.ts'
 
@@ -110,8 +109,8 @@ async function readTree({ tree, alterable = false }: Subject, options: VerifyOpt
 
 async function measure(tree: string, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number } | string> {
   try {
-    const { narHash, narSize, listing } = await hashTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
-    return { measurement: { narHash, narSize, ...describeListing(listing) }, entries: listing.count }
+    const found = await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
+    return { measurement: measurementOf(found), entries: found.listing.count }
   } catch (error) {
     if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
     throw error
@@ -123,9 +122,9 @@ function withoutPlace(message: string, tree: string): string {
   return message.replaceAll(`${tree}/`, '').replaceAll(tree, 'the tree')
 }
 
-function describeListing(listing: Listing): { manifest: Uint8Array, manifestDigest: string } {
-  const manifest = encodeManifest(listing)
-  return { manifest, manifestDigest: manifestDigest(manifest) }
+function measurementOf({ narHash, narSize, listing, chunks }: ChunkedTree): Measurement {
+  const manifest = encodeManifest(listing, chunks)
+  return { narHash, narSize, manifest, manifestDigest: manifestDigest(manifest) }
 }
 
 function checkSize({ claims }: Subject, { narSize }: Measurement): Outcome {

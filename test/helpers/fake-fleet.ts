@@ -6,7 +6,7 @@ import { encodeManifest, manifestDigest } from '../../src/image/manifest.ts'
 import type { ImageMetadata } from '../../src/image/metadata.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
-import { hashTree } from '../../src/nar/hash-tree.ts'
+import { chunkTree } from '../../src/nar/hash-tree.ts'
 import { metaHandler } from '../../src/p2p/meta/handler.ts'
 import { META_PROTOCOL } from '../../src/p2p/meta/messages.ts'
 import { narHandler } from '../../src/p2p/nar/handler.ts'
@@ -41,7 +41,8 @@ export async function makeImage(tree: Tree): Promise<TestImage> {
   plant(path, tree)
   const nar = narBytes(tree)
   const narHash = NarHash.fromBytes(createHash('sha256').update(nar).digest())
-  const manifest = encodeManifest((await hashTree(path)).listing)
+  const { listing, chunks } = await chunkTree(path)
+  const manifest = encodeManifest(listing, chunks)
   const metadata = someMetadata(narHash, { narSize: nar.length, manifestDigest: manifestDigest(manifest) })
   return { narHash, nar, manifest, metadata, path }
 }
@@ -114,7 +115,7 @@ export class FakeFleet {
     this.space = new Space({ ...parts, collector: new Collector(parts) }, { quotaBytes: null, minFreeBytes: 0, minCopies: 1 })
     this.context = {
       ...parts, nix, space: this.space, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
-      settings: { useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }
@@ -149,6 +150,8 @@ export class FakeFleet {
         return () => { this.#listeners.delete(listener) }
       },
       ban: (peerId, _ms, reason) => { this.banned.set(peerId, reason) },
+      bans: () => [],
+      unban: () => undefined,
       isBanned: peerId => this.banned.has(peerId),
       open: (peerId, protocol, { signal }) => this.#open(peerId, protocol, signal),
     }

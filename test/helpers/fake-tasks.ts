@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { CollectionJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, CollectionJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -17,7 +17,7 @@ export const goodImage: ImageJson = {
   references: [],
   deriver: null,
   ca: null,
-  signatures: [], vouchedBy: null,
+  signatures: [], vouchedBy: null, private: false,
   source: 'import',
   createdAt: '2026-03-01T12:00:00.000Z',
   verifiedAt: '2026-03-01T12:00:05.000Z',
@@ -93,6 +93,8 @@ const peer: PeerJson = {
   bytesSent: 0,
 }
 
+const ban: BanJson = { peerId: PEER, reason: 'its bytes do not give the NAR hash', since: '2026-03-01T12:00:00.000Z', until: '2026-03-01T13:00:00.000Z', times: 1 }
+
 export const someProgress: Progress = {
   narHash: GOOD_HASH,
   phase: 'receiving',
@@ -146,6 +148,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       return finish({ path: dest }, work)
     },
     installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
+    makePrivate: request => ({ ...known(request.ref), private: request.private }),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
     pinImage: ({ ref, pinned }) => ({ ...known(ref), pinned }),
     collectGarbage: ({ dryRun = false }) => Promise.resolve({ ...collection, dryRun }),
@@ -154,6 +157,11 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     status: () => status,
     peers: () => [peer],
+    bans: () => [ban],
+    unban: ({ peerId }) => {
+      if (peerId === PEER) return ban
+      throw new NarvikError('not-found', `Cannot lift the ban of ${peerId}: found none, needed one that is in force`)
+    },
     transfers: () => [transfer],
     ...overrides,
   }

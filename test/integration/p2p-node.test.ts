@@ -2,12 +2,18 @@ import { type ChildProcess, spawn } from 'node:child_process'
 import { once } from 'node:events'
 import { createServer } from 'node:net'
 import { fileURLToPath } from 'node:url'
+import { tcp } from '@libp2p/tcp'
+import { createLibp2p } from 'libp2p'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { silentLogger } from '../../src/log.ts'
+import { fleetKeys, NO_FLEET } from '../../src/p2p/fleet.ts'
+import { fleetNoise, openNoise } from '../../src/p2p/fleet-noise.ts'
 import { newIdentity, peerIdOf } from '../../src/p2p/identity.ts'
 import { fetchMetadata } from '../../src/p2p/meta/client.ts'
 import { fetchNar } from '../../src/p2p/nar/client.ts'
 import { createNode, type NodeInit, type P2pNode } from '../../src/p2p/node.ts'
+import { RecordBook } from '../../src/p2p/record-book.ts'
+import { createStack, muxer, privateKeyOf, type Stack, type StackInit } from '../../src/p2p/stack.ts'
 import { MadeUpSource, rangeOf } from '../helpers/bytes.ts'
 import { expectFailure, failureOf } from '../helpers/failure.ts'
 import { allConnected, HASH, LOOPBACK, PATIENCE_MS, startFleet, startNode } from '../helpers/nodes.ts'
@@ -80,6 +86,25 @@ describe('two hosts', () => {
   })
 })
 
+describe('a connection', () => {
+  it.each([['in a fleet', fleetKeys(rangeOf(3, 32)), '/narvik/noise/1.0.0'], ['in no fleet', NO_FLEET, '/noise']])('is encrypted by TLS, or by Noise with a host that speaks no other, %s', async (_what, fleet, noiseName) => {
+    const init = async (): Promise<StackInit> => ({ privateKey: privateKeyOf(await newIdentity()), listen: [LOOPBACK], mdns: false, fleet, agent: 'test' })
+    const make = async (): Promise<Stack> => createStack({ gater: {}, book: new RecordBook({}), logger: silentLogger }, await init())
+    const [one, other] = [await make(), await make()]
+    const old = await createLibp2p({
+      addresses: { listen: [LOOPBACK] }, transports: [tcp()], streamMuxers: [muxer],
+      connectionEncrypters: [fleet.dial === undefined ? openNoise() : fleetNoise(fleet)],
+    })
+    for (const stack of [one, other, old]) {
+      await stack.start()
+      onTestFinished(() => stack.stop())
+    }
+    expect((await one.dial(other.getMultiaddrs())).encryption).toBe('/narvik/tls/1.0.0')
+    expect((await one.dial(old.getMultiaddrs())).encryption).toBe(noiseName)
+    expect((await old.dial(other.getMultiaddrs())).encryption).toBe(noiseName)
+  })
+})
+
 describe('a host that goes', () => {
   it('killed in the middle of a body: it ends cleanly for the stream, and gives peer-failed', async () => {
     const { child, addresses } = await startProcess({ listen: [LOOPBACK] }, GIB)
@@ -139,7 +164,7 @@ describe('a host that goes', () => {
     expect(ofA).toMatchObject({ code: 'interrupted' })
     expect(ofB).toMatchObject({ code: 'peer-failed' })
     await stopped
-    expect(source.reading).toBe(0)
+    await vi.waitFor(() => { expect(source.reading).toBe(0) })
     await expectFailure(fetchMetadata(a, b.peerId, HASH), 'interrupted', /stopping/)
   })
 
@@ -174,10 +199,10 @@ describe('a stranger', () => {
   const key = rangeOf(7, 32)
 
   it.each([['without a fleet key', undefined], ['with another fleet key', rangeOf(8, 32)]])('%s gets past no handshake, whoever dials', async (_what, strangerKey) => {
-    const a = await startNode({ fleetKey: key })
-    const b = await startNode({ fleetKey: key, bootstrap: a.addresses })
-    const stranger = await startNode({ fleetKey: strangerKey, bootstrap: [...a.addresses, ...b.addresses] })
-    const dialler = await startNode({ fleetKey: key, bootstrap: [...a.addresses, ...stranger.addresses] })
+    const a = await startNode({ fleet: fleetKeys(key) })
+    const b = await startNode({ fleet: fleetKeys(key), bootstrap: a.addresses })
+    const stranger = await startNode({ fleet: strangerKey && fleetKeys(strangerKey), bootstrap: [...a.addresses, ...b.addresses] })
+    const dialler = await startNode({ fleet: fleetKeys(key), bootstrap: [...a.addresses, ...stranger.addresses] })
     await allConnected([a, b, dialler])
     await expectFailure(fetchMetadata(stranger, a.peerId, HASH), 'peer-failed', /Cannot reach peer/)
     await expectFailure(fetchMetadata(dialler, stranger.peerId, HASH), 'peer-failed', /Cannot reach peer/)
@@ -189,20 +214,20 @@ describe('a stranger', () => {
     const components = { logger: silentLogger, source: new MadeUpSource(HASH, 0) }
     await expectFailure(createNode(components, { listen: [LOOPBACK, address] }), 'refused', /needed one for an address beyond loopback/)
     await createNode(components, { listen: [address], allowOpen: true })
-    await createNode(components, { listen: [address], fleetKey: key })
+    await createNode(components, { listen: [address], fleet: fleetKeys(key) })
   })
 
   it('with another fleet key is told of by a host that was to dial it', async () => {
-    const a = await startNode({ fleetKey: key })
+    const a = await startNode({ fleet: fleetKeys(key) })
     const reasons: unknown[] = []
     const logger = { ...silentLogger, warn: (_line: string, fields?: Readonly<Record<string, unknown>>) => { reasons.push(fields?.['reason']) } }
-    await startNode({ fleetKey: rangeOf(8, 32), bootstrap: a.addresses }, { logger })
+    await startNode({ fleet: fleetKeys(rangeOf(8, 32)), bootstrap: a.addresses }, { logger })
     await vi.waitFor(() => { expect(reasons).toEqual([expect.stringMatching(/fleet keys differ/)]) })
   })
 
   it('is what a malformed key or address makes of nobody', async () => {
     const components = { logger: silentLogger, source: new MadeUpSource(HASH, 0) }
-    await expectFailure(createNode(components, { listen: [LOOPBACK], fleetKey: new Uint8Array(31) }), 'invalid-config', /31 bytes, needed 32/)
+    expect(() => fleetKeys(new Uint8Array(31))).toThrow(/31 bytes, needed 32/)
     await expectFailure(createNode(components, { listen: ['127.0.0.1:80'] }), 'invalid-config', /Cannot listen on 127\.0\.0\.1:80/)
     await expectFailure(createNode(components, { listen: ['/ip4/127.0.0.1/udp/80'] }), 'invalid-config', /no TCP address/)
     await expectFailure(createNode(components, { listen: [], bootstrap: ['example.org'] }), 'invalid-config', /bootstrap peer example\.org/)

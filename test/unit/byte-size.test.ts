@@ -1,6 +1,6 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { parseByteSize } from '../../src/byte-size.ts'
+import { formatByteSize, parseByteSize } from '../../src/byte-size.ts'
 
 describe('a size', () => {
   test.each([
@@ -10,6 +10,11 @@ describe('a size', () => {
 
   test.each(['', 'GiB', '-1', '1 G', '1 gib', '1e3', '1,5 GiB', '1  GiB', '1 constructor', '999999999999999 TiB', '0x10'])('is not %j', text => {
     expect(parseByteSize(text)).toBeUndefined()
+  })
+
+  test.each([[0, '0'], [1, '1'], [1024 ** 3, '1 GiB'], [1536 * 1024, '1536 KiB'], [2 * 1024 ** 4, '2 TiB']])('of %d bytes is written %s, and read back', (bytes, text) => {
+    expect(formatByteSize(bytes)).toBe(text)
+    expect(parseByteSize(text)).toBe(bytes)
   })
 
   test('in bytes is itself', () => {

@@ -1,36 +1,41 @@
-import { createHash } from 'node:crypto'
 import { closeSync, fstatSync, openSync, read } from 'node:fs'
 import { Worker } from 'node:worker_threads'
 import type { Listing } from '../../image/listing.ts'
 import { changedError, OPEN_FILE } from '../directory.ts'
 import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
-import { BATCH_BYTES, type Batches, batchesOf, BatchFiller, changed, isLargeBatch } from './batches.ts'
+import { narSizeOf } from '../layout.ts'
+import { type Batches, batchesOf, BatchFiller, changed, isLargeBatch } from './batches.ts'
 import { BatchRing, createRing } from './batch-ring.ts'
 import type { HelperJob } from './helper.ts'
+import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
 
 /**
- * The SHA-256 of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread. The parts of a large file are read
- * ahead by Node's threads while this one hashes; small files are read without waiting turns, by this thread and, where they are many, by a second one.
- * `check` is called now and then with the bytes hashed so far, and may throw to end it.
- * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size.
+ * The SHA-256, and where they are asked for the chunks, of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread. The
+ * parts of a large file are read ahead by Node's threads while this one hashes; small files are read without waiting turns, by this thread and,
+ * where they are many, by a second one. `check` is called now and then with the bytes hashed so far, and may throw to end it.
+ * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size; `too-large` where there are too many chunks.
  */
-export async function hashContents(root: string, listing: Listing, check: (bytes: number) => void): Promise<Uint8Array> {
+export async function hashContents(root: string, listing: Listing, { check, chunks = false }: HashOptions): Promise<NarDigest> {
   const batches = batchesOf(listing)
   const filler = new BatchFiller(root, listing, batches)
   const shared = createRing()
   const ring = new BatchRing(shared, filler, listing, batches)
+  const sink = createNarSink(narSizeOf(listing), { chunks })
   const helped = batches.areMany ? help({ root, columns: listing.columns, batches, ring: shared }) : undefined
   try {
-    return await hashBatches(ring, filler, listing, batches, check)
+    await hashBatches({ ring, filler, listing, batches, output: new Output(sink, check) })
+    return await sink.finish()
   } finally {
     ring.stop()
     filler.close()
-    await helped
+    await Promise.all([helped, sink.stop()])
   }
 }
 
-/** Buffers of a large file that are being read while one is hashed. */
-const READ_AHEAD = 3
+export interface HashOptions {
+  readonly check: (bytes: number) => void
+  readonly chunks?: boolean
+}
 
 const helpers: Worker[] = []
 
@@ -50,35 +55,64 @@ async function help(job: HelperJob): Promise<void> {
   if (isAlive) helpers.push(helper)
 }
 
-async function hashBatches(ring: BatchRing, filler: BatchFiller, listing: Listing, batches: Batches, check: (bytes: number) => void): Promise<Uint8Array> {
-  const hash = createHash('sha256')
-  let hashed = 0
-  const update = (bytes: Buffer): void => {
-    hash.update(bytes)
-    hashed += bytes.length
-    check(hashed)
-  }
-  for (let batch = 0; batch < ring.count; batch++) {
-    update(ring.take(batch, () => { check(hashed) }))
-    ring.release(batch)
-    if (isLargeBatch(listing, batches, batch)) await hashLargeFile(filler, listing, batches.firsts[batch] ?? 0, update)
-  }
-  return Uint8Array.from(hash.digest())
+interface Work {
+  readonly ring: BatchRing
+  readonly filler: BatchFiller
+  readonly listing: Listing
+  readonly batches: Batches
+  readonly output: Output
 }
 
-async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: number, update: (bytes: Buffer) => void): Promise<void> {
+/** The sink, with the count of what went into it. */
+class Output {
+  readonly sink: NarSink
+  readonly #check: (bytes: number) => void
+  #hashed = 0
+
+  constructor(sink: NarSink, check: (bytes: number) => void) {
+    this.sink = sink
+    this.#check = check
+  }
+
+  readonly check = (): void => { this.#check(this.#hashed) }
+
+  update(bytes: Buffer): void {
+    this.sink.update(bytes, this.check)
+    this.#count(bytes)
+  }
+
+  giveBack(bytes: Buffer): void {
+    this.sink.giveBack(bytes)
+    this.#count(bytes)
+  }
+
+  #count(bytes: Buffer): void {
+    this.#hashed += bytes.length
+    this.check()
+  }
+}
+
+async function hashBatches({ ring, filler, listing, batches, output }: Work): Promise<void> {
+  for (let batch = 0; batch < ring.count; batch++) {
+    output.update(ring.take(batch, output.check))
+    ring.release(batch)
+    if (isLargeBatch(listing, batches, batch)) await hashLargeFile(filler, listing, batches.firsts[batch] ?? 0, output)
+  }
+}
+
+async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: number, output: Output): Promise<void> {
   const size = listing.size(entry)
   const frame = Buffer.alloc(2 * MAX_FRAME_BYTES)
   const head = writeHead(listing, entry, frame, 0)
   const end = writeTail(listing, entry, frame, head)
-  update(frame.subarray(0, head))
+  output.update(frame.subarray(0, head))
   const path = filler.paths.show(entry)
   let fd: number | undefined
   try {
     fd = openSync(filler.paths.path(entry), OPEN_FILE)
     const before = fstatSync(fd)
     if (!before.isFile() || before.size !== size) throw changed(path, `found ${before.size} bytes, needed ${size}`)
-    await readAhead(fd, path, size, update)
+    await readAhead(fd, path, size, output)
     const after = fstatSync(fd)
     if (after.size !== size || after.mtimeMs !== before.mtimeMs || after.ctimeMs !== before.ctimeMs) throw changed(path, 'found that it was written to, needed it unchanged')
   } catch (error) {
@@ -86,31 +120,28 @@ async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: numbe
   } finally {
     if (fd !== undefined) closeSync(fd)
   }
-  update(frame.subarray(head, end))
+  output.update(frame.subarray(head, end))
 }
 
-/** Kept for the next file: the first use of memory is slow. */
-const aheadBuffers: Buffer[] = []
-
-async function readAhead(fd: number, path: string, size: number, update: (bytes: Buffer) => void): Promise<void> {
-  while (aheadBuffers.length < READ_AHEAD) aheadBuffers.push(Buffer.allocUnsafeSlow(BATCH_BYTES))
-  const free = [...aheadBuffers]
+async function readAhead(fd: number, path: string, size: number, output: Output): Promise<void> {
+  const { sink } = output
   const reads: Promise<Buffer>[] = []
   let asked = 0
   try {
     for (let hashed = 0; hashed < size;) {
-      while (free.length > 0 && asked < size) {
-        const part = free.pop()?.subarray(0, Math.min(BATCH_BYTES, size - asked)) ?? Buffer.alloc(0)
+      if (reads.length === 0) sink.waitToTake(output.check)
+      while (asked < size) {
+        const part = sink.take()?.subarray(0, size - asked)
+        if (part === undefined) break
         reads.push(readFully(fd, path, part, asked))
         asked += part.length
       }
       const bytes = await reads.shift() ?? Buffer.alloc(0)
-      update(bytes)
+      output.giveBack(bytes)
       hashed += bytes.length
-      free.push(Buffer.from(bytes.buffer))
     }
   } finally {
-    // The file may be closed, and its buffers used again, only after the last read.
+    // The file may be closed, and its memory used again, only after the last read.
     await Promise.allSettled(reads)
   }
 }

@@ -1,10 +1,12 @@
 import { Worker } from 'node:worker_threads'
 import { type ErrorCode, messageOf, NarvikError } from '../../errors.ts'
+import type { ChunkColumns } from '../../image/chunk-list.ts'
 import type { ListingColumns } from '../../image/listing.ts'
 
 /** What can be done with the tree at `root`. */
 export type TreeTask =
-  | { readonly task: 'scan' | 'hash' | 'seal' | 'open' | 'remove' | 'measure', readonly root: string }
+  | { readonly task: 'scan' | 'seal' | 'open' | 'remove' | 'measure', readonly root: string }
+  | { readonly task: 'hash', readonly root: string, readonly chunks: boolean }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
@@ -19,6 +21,7 @@ export interface TreeResult {
   /** Bytes of all files, and of the blocks that they take on disk. */
   readonly apparentBytes?: number
   readonly diskBytes?: number
+  readonly chunks?: ChunkColumns
 }
 
 export type TreeReply =

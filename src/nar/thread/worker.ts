@@ -1,7 +1,7 @@
 import { lstatSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 import { messageOf, NarvikError } from '../../errors.ts'
-import { Listing } from '../../image/listing.ts'
+import { Listing, type ListingColumns } from '../../image/listing.ts'
 import { narSizeOf } from '../layout.ts'
 import { copyNow } from './copy.ts'
 import { hashContents } from './hash-contents.ts'
@@ -25,7 +25,7 @@ async function run(job: TreeJob): Promise<void> {
   const check = checkOf(job)
   try {
     const result = await perform(job, check)
-    reply({ kind: 'done', result }, result.columns === undefined ? [] : buffersOf(result.columns))
+    reply({ kind: 'done', result }, buffersOf(result))
   } catch (error) {
     reply(failure(error))
   }
@@ -34,7 +34,7 @@ async function run(job: TreeJob): Promise<void> {
 async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<TreeResult> {
   switch (job.task) {
     case 'scan': return { columns: walkTree(job.root, 'anchored', check).columns }
-    case 'hash': return hash(job.root, check)
+    case 'hash': return hash(job, check)
     case 'copy': copyTo(job.root, job.to, check); return {}
     case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
     case 'seal': await sealNow(job.root, check); return {}
@@ -44,10 +44,11 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
   }
 }
 
-async function hash(root: string, check: (bytes?: number) => void): Promise<TreeResult> {
+async function hash({ root, chunks }: Extract<TreeJob, { task: 'hash' }>, check: (bytes?: number) => void): Promise<TreeResult> {
   const listing = walkTree(root, 'plain', check)
   const narSize = narSizeOf(listing)
-  return { digest: await hashContents(root, listing, check), narSize, columns: listing.columns }
+  const found = await hashContents(root, listing, { check, chunks })
+  return { digest: found.digest, narSize, columns: listing.columns, ...found.chunks && { chunks: found.chunks.columns } }
 }
 
 function copyTo(root: string, to: string, check: (bytes?: number) => void): void {
@@ -78,9 +79,13 @@ function failure(error: unknown): TreeReply {
   return { kind: 'failed', code: 'internal', message: `Cannot handle the tree: ${messageOf(error)}`, hint: undefined }
 }
 
-function buffersOf(columns: NonNullable<TreeResult['columns']>): ArrayBuffer[] {
-  const { kinds, depths, nameLengths, parents, values, starts, text } = columns
-  return [kinds, depths, nameLengths, parents, values, starts, text].map(column => column.buffer)
+function buffersOf({ columns, chunks }: TreeResult): ArrayBuffer[] {
+  const all: readonly { readonly buffer: ArrayBuffer }[] = [...columns === undefined ? [] : columnsOf(columns), ...chunks === undefined ? [] : [chunks.offsets, chunks.hashes]]
+  return all.map(({ buffer }) => buffer)
+}
+
+function columnsOf({ kinds, depths, nameLengths, parents, values, starts, text }: ListingColumns): { readonly buffer: ArrayBuffer }[] {
+  return [kinds, depths, nameLengths, parents, values, starts, text]
 }
 
 function reply(message: TreeReply, transfer: ArrayBuffer[] = []): void {

@@ -131,7 +131,7 @@ async function readLength({ reader, watchdog, traffic }: Answer<unknown>): Promi
 async function* readBody({ reader, watchdog, traffic }: Answer<unknown>, length: number): AsyncGenerator<Uint8Array, void, undefined> {
   for (let missing = length; missing > 0;) {
     const most = Math.min(missing, WIRE_BUFFER_BYTES)
-    const bytes = reader.takeNow(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
+    const bytes = reader.takeJoined(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
     if (bytes === null) throw broken(`the end of the stream after ${length - missing} bytes of a NAR`, String(length))
     missing -= bytes.byteLength
     traffic.received += bytes.byteLength

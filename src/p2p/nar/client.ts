@@ -65,7 +65,7 @@ async function* readBody({ reader, watchdog, traffic, end, fail }: Answer<unknow
     while (missing > 0) {
       if (watchdog.reason !== undefined) throw new Error('the exchange was given up')
       const most = Math.min(missing, WIRE_BUFFER_BYTES)
-      const bytes = reader.takeNow(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
+      const bytes = reader.takeJoined(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
       if (bytes === null) throw new NarvikError('peer-failed', `Cannot read the body: found its end after ${length - missing} bytes, needed ${length}`)
       missing -= bytes.byteLength
       traffic.received += bytes.byteLength

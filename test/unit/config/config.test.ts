@@ -3,7 +3,8 @@ import { mkdir, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { CONFIG_KEYS, defaultConfig, environmentName, loadConfig, type Config } from '../../../src/config.ts'
+import { renderConfigPage, renderExample } from '../../../scripts/config-docs.ts'
+import { checkConfig, CONFIG_KEYS, defaultConfig, describeConfig, environmentName, loadConfig, type Config } from '../../../src/config.ts'
 import { isNarvikError } from '../../../src/errors.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
 
@@ -16,34 +17,28 @@ async function load(toml: string, sources: Partial<Parameters<typeof loadConfig>
   return loadConfig({ ...USER, file, ...sources })
 }
 
-describe('the example', () => {
-  test('has every key, and nothing but the defaults of the service', () => {
+describe('the documents of the configuration', () => {
+  test('are those that the code makes', () => {
+    for (const [file, text] of [[EXAMPLE, renderExample()], ['docs/CONFIG.md', renderConfigPage()]] as const) {
+      expect(readFileSync(file, 'utf8'), `${file}: run node scripts/docs.ts`).toBe(text)
+    }
+  })
+
+  test('the example has nothing but the defaults of the service', () => {
     expect(loadConfig({ file: EXAMPLE, env: {}, uid: 0 })).toEqual(defaultConfig({ env: {}, uid: 0 }))
   })
 
-  test('shows the keys that have no default as comments', () => {
-    const text = readFileSync(EXAMPLE, 'utf8')
-    const keys: string[] = []
-    let table = ''
-    for (const line of text.split('\n')) {
-      table = /^\[(.*)\]/.exec(line)?.[1] ?? table
-      const key = /^(?:# )?([a-z_]+) = /.exec(line)?.[1]
-      if (key !== undefined) keys.push(table === '' ? key : `${table}.${key}`)
-    }
-    expect(keys).toEqual(CONFIG_KEYS)
-    expect(loadConfig({ file: EXAMPLE, env: {}, uid: 0 })).not.toEqual(expect.objectContaining({ fleetKeyFile: expect.any(String) as string }))
-  })
-
-  test('is read whole when its comments are taken off the keys', async () => {
+  test('the example is read whole when its comments are taken off the keys', async () => {
     const text = readFileSync(EXAMPLE, 'utf8').replace(/^# ([a-z_]+ = )/gm, '$1')
     expect(await load(text)).toMatchObject({ fleetKeyFile: '/etc/narvik/fleet.key', nix: { binDir: '/run/current-system/sw/bin' } })
+    for (const { key } of describeConfig('keys')) expect(text).toMatch(new RegExp(`^${key.split('.').at(-1) ?? ''} = `, 'm'))
   })
 
-  test('each key has a comment above it', () => {
-    const lines = readFileSync(EXAMPLE, 'utf8').split('\n')
-    for (const [index, line] of lines.entries()) {
-      if (/^(?:# )?[a-z_]+ = /.test(line)) expect(lines[index - 1], line).toMatch(/^# .*\.$/)
-    }
+  test('every key and every table has sentences, and what is null by default an example that fits', () => {
+    for (const { key, description } of [...describeConfig('keys'), ...describeConfig('tables')]) expect(description, key).toMatch(/^[A-Z0-9a-z].*\.$/)
+    const unset = describeConfig('keys').filter(({ schema }) => schema.safeParse(null).success)
+    expect(unset.length).toBeGreaterThan(0)
+    for (const { key, schema, example } of unset) expect(example === undefined || !schema.safeParse(example).success, key).toBe(false)
   })
 })
 
@@ -143,6 +138,26 @@ describe('what is wrong is named', () => {
         if (!isNarvikError(error, 'invalid-config')) throw error
       }
     }))
+  })
+})
+
+describe('a check', () => {
+  test('tells everything that is wrong, each with its line', async () => {
+    const file = join(await temporaryDirectory(), 'narvik.toml')
+    await writeFile(file, 'mdns = "yes"\n[log]\nlevle = "info"\nformat = "json"\n')
+    const { problems, settings, config } = checkConfig({ ...USER, file, env: { HOME: '/home/u', NARVIK_MDSN: '1' } })
+    expect(problems.map(({ message }) => message)).toEqual([
+      `Cannot use mdns (${file}, line 1): found "yes", needed boolean`,
+      `Cannot use the key log.levle (${file}, line 3): found no such key, needed one such as log.level`,
+      'Cannot use the key NARVIK_MDSN (the environment): found no such key, needed one such as NARVIK_MDNS',
+    ])
+    expect(config).toMatchObject({ mdns: true, log: { format: 'json' } })
+    expect(settings.find(({ key }) => key === 'log.format')).toEqual({ key: 'log.format', value: 'json', place: `${file}, line 4` })
+    expect(settings.map(({ key }) => key)).toEqual(CONFIG_KEYS)
+  })
+
+  test('of an inline table names its line', async () => {
+    await expect(load('mdns = true\nlog = { level = "loud" }')).rejects.toThrow(/log.level \(.*, line 2\)/)
   })
 })
 

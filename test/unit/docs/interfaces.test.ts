@@ -1,5 +1,6 @@
 import { readFileSync } from 'node:fs'
 import { request } from 'node:http'
+import type { Command } from 'commander'
 import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { createProgram } from '../../../src/cli/program.ts'
@@ -41,6 +42,7 @@ describe('docs/CONTROL-API.md', () => {
   const schemas: Readonly<Record<string, z.ZodType>> = {
     'POST /v1/import': api.importRequest,
     'POST /v1/fetch': api.fetchRequest,
+    'POST /v1/private': api.privateRequest,
     'POST /v1/verify': api.verifyRequest,
     'POST /v1/export': api.exportRequest,
     'POST /v1/install': api.installRequest,
@@ -57,6 +59,7 @@ describe('docs/CONTROL-API.md', () => {
     'verify result': api.verifyResultSchema,
     'status': api.statusSchema,
     'peer': api.peerSchema,
+    'ban': api.banSchema,
     'progress': api.progressSchema,
     'transfer': api.transferSchema,
   }
@@ -110,16 +113,16 @@ describe('docs/CLI.md', () => {
   const sections = sectionsOf('docs/CLI.md', '###')
   const chapters = sectionsOf('docs/CLI.md', '##')
   const unused = (): Promise<void> => Promise.resolve()
-  const { commands } = createProgram('0', { run: unused, daemon: unused })
+  const commands = leavesOf(createProgram('0', { run: unused, daemon: unused }))
   const common = firstColumn(chapters.get('For every command'))
 
   test('has every command with its arguments', () => {
-    const inCode = commands.map(command => [command.name(), ...command.registeredArguments.map(argument => argument.required ? argument.name() : `[${argument.name()}]`)].join(' '))
+    const inCode = commands.map(({ name, command }) => [name, ...command.registeredArguments.map(argument => argument.required ? argument.name() : `[${argument.name()}]`)].join(' '))
     expect([...sections.keys()].toSorted()).toEqual(inCode.toSorted())
   })
 
-  test.each(commands.map(command => [command.name(), command] as const))('%s has the options of the code', (name, command) => {
-    const section = [...sections].find(([heading]) => heading.split(' ')[0] === name)?.[1]
+  test.each(commands.map(({ name, command }) => [name, command] as const))('%s has the options of the code', (name, command) => {
+    const section = [...sections].find(([heading]) => heading === name || heading.startsWith(`${name} `))?.[1]
     expect([...firstColumn(section), ...common].toSorted()).toEqual([...command.options.map(({ flags }) => flags), '--help'].toSorted())
   })
 
@@ -130,10 +133,18 @@ describe('docs/CLI.md', () => {
     expect(written).toEqual(inCode)
   })
 
-  test.each(['Images', 'The node', 'Trees and NARs, without a daemon'])('%s: every command says what its JSON is', chapter => {
+  test.each(['Images', 'The node', 'The fleet\'s key, without a daemon', 'The configuration, without a daemon', 'Trees and NARs, without a daemon'])('%s: every command says what its JSON is', chapter => {
     const text = readFileSync('docs/CLI.md', 'utf8').split(`\n## ${chapter}\n`)[1]?.split('\n## ')[0] ?? ''
     const named = text.split('\n### ').slice(1)
     expect(named.length).toBeGreaterThan(0)
-    if (!text.startsWith('\nJSON of all')) for (const section of named) expect(section).toMatch(/JSON[:,]/)
+    if (!/^\nJSON of (all|both)/.test(text)) for (const section of named) expect(section).toMatch(/JSON[:,]/)
   })
 })
+
+/** The commands that do something, by their whole name: those that only hold others are left out. */
+function leavesOf(parent: Command, prefix = ''): { readonly name: string, readonly command: Command }[] {
+  return parent.commands.flatMap(command => {
+    const name = `${prefix}${command.name()}`
+    return command.commands.length === 0 ? [{ name, command }] : leavesOf(command, `${name} `)
+  })
+}

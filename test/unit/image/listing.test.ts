@@ -3,7 +3,6 @@ import { describe, expect, it } from 'vitest'
 import { isNarvikError } from '../../../src/errors.ts'
 import { ListingBuilder, type Listing } from '../../../src/image/listing.ts'
 import { decodeListing, encodeListing } from '../../../src/image/listing-codec.ts'
-import { decodeManifest, encodeManifest } from '../../../src/image/manifest.ts'
 import { MAX_NAR_SIZE } from '../../../src/limits.ts'
 import { Layout } from '../../../src/nar/layout.ts'
 
@@ -103,19 +102,5 @@ describe('the encoding of a listing', () => {
         if (!isNarvikError(error, 'invalid-manifest')) throw error
       }
     }), { numRuns: 3000 })
-  })
-})
-
-describe('a manifest', () => {
-  const manifest = encodeManifest(build(builder => { builder.regular(Buffer.from('a'), 5, false) }))
-
-  it('is refused when any of its bytes is missing, added or, in what frames the listing, another', () => {
-    for (let length = 0; length < manifest.length; length++) expect(() => decodeManifest(manifest.subarray(0, length))).toThrow('Cannot read a')
-    expect(() => decodeManifest(Buffer.concat([manifest, Buffer.alloc(1)]))).toThrow('needed the')
-    for (let at = 0; at < 11; at++) {
-      const changed = Buffer.from(manifest)
-      changed[at] = (changed[at] ?? 0) ^ 0x40
-      expect(() => decodeManifest(changed)).toThrow(/Cannot read a manifest/)
-    }
   })
 })

@@ -6,12 +6,13 @@ import { decodeListing, encodeListing } from '../../../src/image/listing-codec.t
 import { decodeManifest, encodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import { copyTree } from '../../../src/nar/copy.ts'
 import { dumpTree } from '../../../src/nar/dump.ts'
-import { hashTree, scanTree } from '../../../src/nar/hash-tree.ts'
+import { chunkTree, hashTree, scanTree } from '../../../src/nar/hash-tree.ts'
 import { Layout, narSizeOf } from '../../../src/nar/layout.ts'
 import { readRange } from '../../../src/nar/read-range.ts'
 import { restoreNar } from '../../../src/nar/restore.ts'
 import { sealTree } from '../../../src/nar/seal.ts'
 import { TreeWriter } from '../../../src/nar/tree-writer.ts'
+import { chunksOfNar } from '../../helpers/chunks.ts'
 import { narBytes, nested, regular, type Tree } from '../../helpers/nar-bytes.ts'
 import { anyTree, collect, harvest, plant, streamOf, withTemporaryDirectory } from '../../helpers/trees.ts'
 
@@ -84,13 +85,17 @@ describe('any tree', () => {
   })
 
   it('has a listing and a manifest that are read back, and one encoding', async () => {
-    await forAnyTree(async ({ path, tree }) => {
+    await forAnyTree(async ({ path, tree, nar }) => {
       const listing = await scanTree(path)
       const bytes = encodeListing(listing)
       expect(encodeListing(listingOf(tree))).toEqual(bytes)
       expect(decodeListing(bytes)).toEqual(listing)
-      const manifest = encodeManifest(listing)
-      expect(encodeManifest(decodeManifest(manifest).listing)).toEqual(manifest)
+      const { chunks } = await chunkTree(path)
+      expect(chunks.columns).toEqual(chunksOfNar(nar).columns)
+      const manifest = encodeManifest(listing, chunks)
+      const decoded = decodeManifest(manifest)
+      expect(encodeManifest(decoded.listing, decoded.chunks)).toEqual(manifest)
+      expect(Layout.describedBy(decoded).narSize).toBe(chunks.narSize)
       expect(manifestDigest(manifest)).toMatch(/^[0-9a-f]{64}$/)
     })
   })

@@ -94,9 +94,9 @@ describe('a tree that changes', () => {
       writeFileSync(path, Buffer.alloc(size, 1))
       const listing = await scanTree(path)
       appendFileSync(path, 'x')
-      await expect(hashContents(path, listing, () => undefined)).rejects.toMatchObject({ code: 'changed-while-reading' })
+      await expect(hashContents(path, listing, { check: () => undefined })).rejects.toMatchObject({ code: 'changed-while-reading' })
       truncateSync(path, size - 1)
-      await expect(hashContents(path, listing, () => undefined)).rejects.toMatchObject({ code: 'changed-while-reading' })
+      await expect(hashContents(path, listing, { check: () => undefined })).rejects.toMatchObject({ code: 'changed-while-reading' })
       // What /proc says of the sizes of its files is never true.
       await expect(hashTree('/proc/self/status')).rejects.toMatchObject({ code: 'changed-while-reading' })
     })
@@ -109,7 +109,7 @@ it('is noticed by the hash where a file is written to in the middle and keeps it
     writeFileSync(path, Buffer.alloc(5_000_000, 1))
     const listing = await scanTree(path)
     const overwrite = (bytes: number): void => { if (bytes > 2_000_000) writeFileSync(path, Buffer.alloc(5_000_000, 2)) }
-    await expect(hashContents(path, listing, overwrite)).rejects.toMatchObject({ code: 'changed-while-reading' })
+    await expect(hashContents(path, listing, { check: overwrite })).rejects.toMatchObject({ code: 'changed-while-reading' })
   })
 })
 
@@ -121,7 +121,7 @@ it('is noticed by the hash where one of very many files is gone', async () => {
     const listing = await scanTree(path)
     for (const victim of [0, 1500, 2999]) {
       rmSync(join(path, names[victim] ?? ''))
-      await expect(hashContents(path, listing, () => undefined)).rejects.toMatchObject({ code: 'changed-while-reading', message: expect.stringContaining('found it gone') as string })
+      await expect(hashContents(path, listing, { check: () => undefined })).rejects.toMatchObject({ code: 'changed-while-reading', message: expect.stringContaining('found it gone') as string })
     }
   })
 })

@@ -1,5 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import { isLoopback, noisePrologue, serviceTag } from '../../../src/p2p/fleet.ts'
+import { FleetKeyring, fleetKeys, handshakePrologue, isLoopback, keyOfKnock, knockFor } from '../../../src/p2p/fleet.ts'
+import { fleetFingerprint } from '../../../src/fleet-key.ts'
 import { rangeOf } from '../../helpers/bytes.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 
@@ -17,16 +18,47 @@ describe('isLoopback', () => {
   })
 })
 
+const OLD = rangeOf(0, 32)
+const NEXT = rangeOf(1, 32)
+const hex = (bytes: Uint8Array): string => Buffer.from(bytes).toString('hex')
+
 describe('a fleet key', () => {
-  it('makes one prologue and one service, and shows neither itself nor one in the other', () => {
-    const key = rangeOf(0, 32)
-    expect(noisePrologue(key)).toEqual(noisePrologue(key.slice()))
-    expect(noisePrologue(key)).not.toEqual(noisePrologue(rangeOf(1, 32)))
-    expect(serviceTag(key)).not.toBe(serviceTag(rangeOf(1, 32)))
-    const label = serviceTag(key).split('.')[0]?.slice(1) ?? ''
-    expect(label.length).toBeLessThanOrEqual(15)
-    const hex = label.split('-')[1] ?? ''
-    expect(Buffer.from(key).toString('hex')).not.toContain(hex)
-    expect(Buffer.from(noisePrologue(key)).toString('hex')).not.toContain(hex)
+  it('makes one prologue, one fingerprint and one knock for each message, of which none shows it or another', () => {
+    const message = rangeOf(9, 34)
+    expect(handshakePrologue(OLD)).toEqual(handshakePrologue(OLD.slice()))
+    expect(handshakePrologue(OLD)).not.toEqual(handshakePrologue(NEXT))
+    expect(knockFor(OLD, message)).not.toEqual(knockFor(NEXT, message))
+    expect(knockFor(OLD, message)).not.toEqual(knockFor(OLD, rangeOf(10, 34)))
+    const derived = [handshakePrologue(OLD), knockFor(OLD, message)].map(hex)
+    expect(new Set([hex(OLD), ...derived, fleetFingerprint(OLD)]).size).toBe(4)
+    for (const text of [hex(OLD), ...derived]) expect(text).not.toContain(fleetFingerprint(OLD).slice(0, 8))
+  })
+
+  it('of another length is none', () => {
+    for (const length of [0, 16, 31, 33, 64]) {
+      expect(() => fleetKeys(new Uint8Array(length))).toThrow(/needed 32/)
+      expect(() => fleetKeys(OLD, new Uint8Array(length))).toThrow(/needed 32/)
+    }
+  })
+
+  it('is found by its knock among those that are accepted, and by nothing else', () => {
+    const message = rangeOf(9, 34)
+    expect(keyOfKnock([OLD, NEXT], knockFor(NEXT, message), message)).toEqual(NEXT)
+    expect(keyOfKnock([OLD], knockFor(NEXT, message), message)).toBeUndefined()
+    expect(keyOfKnock([OLD], knockFor(OLD, message), rangeOf(10, 34))).toBeUndefined()
+    expect(keyOfKnock([OLD], knockFor(OLD, message).subarray(1), message)).toBeUndefined()
+    expect(keyOfKnock([], knockFor(OLD, message), message)).toBeUndefined()
+  })
+})
+
+describe('a keyring', () => {
+  it('says whether a key has left it', () => {
+    const ring = new FleetKeyring(fleetKeys(OLD))
+    expect(ring.replace(fleetKeys(OLD, NEXT))).toBe(false)
+    expect(ring.replace(fleetKeys(NEXT, OLD))).toBe(false)
+    expect(ring.dial).toEqual(NEXT)
+    expect(ring.accept).toEqual([NEXT, OLD])
+    expect(ring.replace(fleetKeys(NEXT, NEXT))).toBe(true)
+    expect(ring.accept).toEqual([NEXT])
   })
 })

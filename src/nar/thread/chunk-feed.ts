@@ -1,0 +1,70 @@
+import { Worker } from 'node:worker_threads'
+import { messageOf, NarvikError } from '../../errors.ts'
+import { ChunkList } from '../../image/chunk-list.ts'
+import type { ChunkJob, ChunkReply } from './chunk-thread.ts'
+import { createPieces, PieceGiver, type SharedPieces } from './piece-ring.ts'
+
+/** What gives the bytes of one NAR to the thread that cuts it into chunks. */
+export class ChunkFeed {
+  readonly pieces: PieceGiver
+  readonly #thread: Thread
+  readonly #reply: Promise<ChunkReply>
+
+  constructor(narSize: number) {
+    this.#thread = idle.pop() ?? startThread()
+    this.pieces = new PieceGiver(this.#thread.pieces)
+    this.#reply = ask(this.#thread, { pieces: this.#thread.pieces, narSize })
+    // It is awaited at the end only, which may not come.
+    this.#reply.catch(() => undefined)
+  }
+
+  /** The chunks, after the last piece. @throws NarvikError `too-large`. */
+  async finish(): Promise<ChunkList> {
+    this.pieces.end()
+    const reply = await this.#reply
+    if (reply.kind === 'done') return new ChunkList(reply.columns)
+    throw new NarvikError(reply.overLimit ? 'too-large' : 'internal', `Cannot cut a NAR into chunks: ${reply.message}`)
+  }
+
+  /** Resolves when the thread has let go of what it shares with this one, whether or not `finish` was called. */
+  async stop(): Promise<void> {
+    this.pieces.end()
+    const isAlive = await this.#reply.then(() => true, () => false)
+    if (isAlive) idle.push(this.#thread)
+  }
+}
+
+/** A thread, and the memory that is shared with it: both are kept, as the first use of memory is slow. */
+interface Thread {
+  readonly worker: Worker
+  readonly pieces: SharedPieces
+}
+
+const idle: Thread[] = []
+
+function startThread(): Thread {
+  const worker = new Worker(new URL('./chunk-thread.ts', import.meta.url), { execArgv: [] })
+  const thread = { worker, pieces: createPieces() }
+  worker.on('error', () => undefined).once('exit', () => {
+    const at = idle.indexOf(thread)
+    if (at >= 0) idle.splice(at, 1)
+  })
+  return thread
+}
+
+function ask({ worker }: Thread, job: ChunkJob): Promise<ChunkReply> {
+  return new Promise((resolve, reject) => {
+    const done = (): void => { worker.off('message', onMessage).off('error', onError).off('exit', onExit) }
+    const onMessage = (reply: ChunkReply): void => {
+      done()
+      resolve(reply)
+    }
+    const onError = (cause: unknown): void => {
+      done()
+      reject(new NarvikError('internal', `Cannot cut a NAR into chunks: found that the thread for it failed (${messageOf(cause)}), needed an answer`, { cause }))
+    }
+    const onExit = (): void => { onError(new Error('The thread ended')) }
+    worker.on('message', onMessage).on('error', onError).on('exit', onExit)
+    worker.postMessage(job)
+  })
+}

@@ -1,0 +1,89 @@
+import { Socket } from 'node:net'
+import { generateKeyPair } from '@libp2p/crypto/keys'
+import type { ConnectionEncrypter, MultiaddrConnection, PrivateKey, SecureConnectionOptions, SecuredConnection, StreamMuxerFactory } from '@libp2p/interface'
+import { tcp } from '@libp2p/tcp'
+import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
+import { expect, onTestFinished, vi } from 'vitest'
+import { silentLogger } from '../../src/log.ts'
+import { fleetKeys, type FleetKeys } from '../../src/p2p/fleet.ts'
+import { libp2pLogger } from '../../src/p2p/libp2p-log.ts'
+import { muxer } from '../../src/p2p/stack.ts'
+import { fleetTls, type TlsInit } from '../../src/p2p/tls/encrypter.ts'
+import { rangeOf } from './bytes.ts'
+
+export const FLEET = fleetKeys(rangeOf(0, 32))
+export const OTHER_FLEET = fleetKeys(rangeOf(1, 32))
+
+/** The two ends of a real connection as libp2p's transport makes them; each is aborted when the test is over. */
+export interface Ends {
+  readonly near: MultiaddrConnection
+  readonly far: MultiaddrConnection
+}
+
+const transport = tcp()({ logger: libp2pLogger(silentLogger) })
+
+/** Listens on loopback and gives every connection to `onInbound`. */
+export async function listen(onInbound: (connection: MultiaddrConnection) => void): Promise<Multiaddr> {
+  const listener = transport.createListener({ upgrader: { upgradeInbound: (connection: MultiaddrConnection) => { onInbound(connection); return Promise.resolve() } } as never })
+  await listener.listen(multiaddr('/ip4/127.0.0.1/tcp/0'))
+  onTestFinished(() => listener.close())
+  return listener.getAddrs()[0] ?? multiaddr()
+}
+
+export async function dial(address: Multiaddr): Promise<MultiaddrConnection> {
+  const upgrader = { upgradeOutbound: (connection: MultiaddrConnection) => Promise.resolve(connection) }
+  return await transport.dial(address, { upgrader, signal: AbortSignal.timeout(10_000) } as never) as unknown as MultiaddrConnection
+}
+
+export async function connect(): Promise<Ends> {
+  const { promise, resolve } = Promise.withResolvers<MultiaddrConnection>()
+  const near = await dial(await listen(resolve))
+  const far = await promise
+  onTestFinished(() => {
+    near.abort(new Error('the test is over'))
+    far.abort(new Error('the test is over'))
+  })
+  return { near, far }
+}
+
+/** The socket of a connection. */
+export function socketOf(connection: MultiaddrConnection): Socket {
+  const { socket } = connection as unknown as { socket: unknown }
+  if (socket instanceof Socket) return socket
+  throw new Error('no socket')
+}
+
+/** What one host is made of. */
+export interface Party {
+  readonly privateKey: PrivateKey
+  readonly encrypter: ConnectionEncrypter
+}
+
+export async function party(keys: FleetKeys = FLEET, init: TlsInit & { privateKey?: PrivateKey } = {}): Promise<Party> {
+  const privateKey = init.privateKey ?? await generateKeyPair('Ed25519')
+  const muxers = new Map<string, StreamMuxerFactory>([['/yamux/1.0.0', muxer()]])
+  return { privateKey, encrypter: fleetTls(keys, init)({ privateKey, upgrader: { getStreamMuxers: () => muxers } }) }
+}
+
+export interface Securing { readonly dialler?: Party, readonly answerer?: Party, readonly expected?: SecureConnectionOptions['remotePeer'], readonly signal?: AbortSignal }
+
+/** Both ends' handshakes, on a connection of their own. */
+export async function secure({ dialler, answerer, expected, signal }: Securing = {}): Promise<Ends & { outbound: Promise<SecuredConnection>, inbound: Promise<SecuredConnection> }> {
+  const ends = await connect()
+  const [one, other] = [dialler ?? await party(), answerer ?? await party()]
+  const inbound = other.encrypter.secureInbound(ends.far, signal === undefined ? {} : { signal })
+  const outbound = one.encrypter.secureOutbound(ends.near, { ...(expected !== undefined && { remotePeer: expected }), ...(signal !== undefined && { signal }) })
+  inbound.catch(() => undefined)
+  outbound.catch(() => undefined)
+  return { ...ends, outbound, inbound }
+}
+
+/** That nothing is left of the connections. */
+export async function expectGone(...connections: MultiaddrConnection[]): Promise<void> {
+  await vi.waitFor(() => {
+    for (const connection of connections) {
+      expect(socketOf(connection).destroyed).toBe(true)
+      expect(connection.timeline.close).toBeDefined()
+    }
+  }, { timeout: 10_000 })
+}

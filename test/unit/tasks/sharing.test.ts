@@ -1,0 +1,81 @@
+import { describe, expect, it, vi } from 'vitest'
+import type { Sharing } from '../../../src/config.ts'
+import { silentLogger } from '../../../src/log.ts'
+import { MemoryNetwork, MemoryRouter } from '../../../src/p2p/router-memory.ts'
+import { Announcer } from '../../../src/tasks/announce.ts'
+import { importImage } from '../../../src/tasks/import-image.ts'
+import { makePrivate } from '../../../src/tasks/make-private.ts'
+import { nameImage } from '../../../src/tasks/name-image.ts'
+import { createClosureSource, createImageSource } from '../../../src/tasks/serve.ts'
+import { expectFailure } from '../../helpers/failure.ts'
+import { FakeFleet, makeImage, someTree } from '../../helpers/fake-fleet.ts'
+import { collect } from '../../helpers/trees.ts'
+
+/** A host with one image, and what it tells its fleet under a policy that can be changed. */
+async function host({ isPrivate = false }: { isPrivate?: boolean } = {}) {
+  const { context } = await FakeFleet.start()
+  const network = new MemoryNetwork()
+  const router = new MemoryRouter(network, { peerId: 'host' })
+  const announce = vi.spyOn(router, 'announce')
+  const policy: { value: Sharing } = { value: 'everything' }
+  const announcer = new Announcer({ router, logger: silentLogger }, { policy: () => policy.value })
+  const parts = { ...context, announcer }
+  const image = await makeImage(someTree())
+  const row = await importImage(parts, { path: image.path, private: isPrivate })
+  const told = (): boolean => network.hosts.get('host')?.held.has(image.narHash.toHex()) === true
+  const setPolicy = (value: Sharing): void => {
+    policy.value = value
+    announcer.announceAll(context.catalog)
+  }
+  return { parts, row, image, told, setPolicy, announce }
+}
+
+describe('the fleet is told', () => {
+  it('of everything, of what has a name, or of nothing, and of a change at once', async () => {
+    const { parts, row, told, setPolicy } = await host()
+    await vi.waitFor(() => { expect(told()).toBe(true) })
+    setPolicy('named')
+    await vi.waitFor(() => { expect(told()).toBe(false) })
+    await nameImage(parts, row, 'web')
+    await vi.waitFor(() => { expect(told()).toBe(true) })
+    setPolicy('nothing')
+    await vi.waitFor(() => { expect(told()).toBe(false) })
+    setPolicy('everything')
+    await vi.waitFor(() => { expect(told()).toBe(true) })
+  })
+
+  it('never of a private image, until it is none', async () => {
+    const { parts, row, told, setPolicy, announce } = await host({ isPrivate: true })
+    setPolicy('everything')
+    await nameImage(parts, row, 'web')
+    makePrivate(parts, { ref: { kind: 'name', name: 'web' }, private: false })
+    await vi.waitFor(() => { expect(told()).toBe(true) })
+    expect(announce).toHaveBeenCalledTimes(1)
+    makePrivate(parts, { ref: { kind: 'name', name: 'web' }, private: true })
+    await vi.waitFor(() => { expect(told()).toBe(false) })
+  })
+})
+
+describe('a private image', () => {
+  // Guard: `served`, which every source of bytes for peers asks.
+  it('is served to nobody, and to those who ask it is not there', async () => {
+    const { parts, image, row } = await host({ isPrivate: true })
+    const source = createImageSource({ ...parts, onDamage: () => undefined })
+    const closures = createClosureSource(parts)
+    const read = () => collect(source.read(image.narHash, 0, 10, { signal: new AbortController().signal }))
+    expect(await source.describe(image.narHash)).toBeUndefined()
+    expect(closures.narSize(image.narHash)).toBeUndefined()
+    expect(await closures.closure(image.narHash)).toBe('not-found')
+    await expectFailure(read(), 'not-found', /not verified here/)
+    makePrivate(parts, { ref: { kind: 'nar-hash', narHash: row.narHash }, private: false })
+    expect(await source.describe(image.narHash)).toBeDefined()
+    expect(await read()).toHaveLength(10)
+    expect(closures.narSize(image.narHash)).toBe(image.nar.length)
+  })
+
+  it('is one as well when it was here before it was imported as one', async () => {
+    const { parts, image } = await host()
+    expect((await importImage(parts, { path: image.path, private: true })).isPrivate).toBe(true)
+    expect((await importImage(parts, { path: image.path })).isPrivate).toBe(true)
+  })
+})
