@@ -123,6 +123,29 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Bytes of one message of the swarm that is no chunk: room for thousands of runs. */
+export const MAX_SWARM_MESSAGE_BYTES = 64 * KIB
+/** Bytes of chunks in one message, and so between two turns of a session: the largest chunk fits. */
+export const MAX_SWARM_CHUNK_MESSAGE_BYTES = 256 * KIB
+/** Chunks that one want may name: those among which the peer may choose, too. */
+export const MAX_WANT_CHUNKS = 4096
+/** Wants of one session that have not ended; each holds its chunks in memory. */
+export const MAX_SWARM_WANTS = 32
+/** Askers of all images that are served in turns at the same time; more would only make each of them slower. */
+export const SWARM_PLACES = 16
+/** Bytes that one asker is sent before it makes room for one that waits: some seconds of a fast link. */
+export const SWARM_QUANTUM_BYTES = 32 * MIB
+/** Milliseconds for an asker to use the place that it had to wait for. */
+export const SWARM_CLAIM_MS = 2 * SECOND
+/** Sessions that one image is served in; each may cost a bit for each chunk. The next asker is told of the others instead. */
+export const MAX_SWARM_SESSIONS = 64
+/** Milliseconds without a message from an asker after which its session ends; it may open another one. */
+export const SWARM_IDLE_MS = 10 * 60 * SECOND
+/** Peers of a swarm that one peer may name. */
+export const MAX_SWARM_PEERS_NAMED = 256
+/** Peers that one image is received from at once: more do not make it faster, and each costs a bit for each chunk. */
+export const MAX_SWARM_SOURCES = 32
+
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768
 /** NARs that are asked for in one exchange; their hashes fit into one header. */

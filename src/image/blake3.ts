@@ -1,4 +1,4 @@
-import { Blake3Hasher } from '@napi-rs/blake-hash'
+import { blake3, Blake3Hasher } from '@napi-rs/blake-hash'
 
 /** An incremental BLAKE3 with a 32 byte digest. */
 export class Blake3 {
@@ -13,4 +13,9 @@ export class Blake3 {
   hex(): string {
     return this.#hasher.digest('hex')
   }
+}
+
+/** The 32 byte digest of bytes that are all there. */
+export function blake3Of(bytes: Uint8Array): Buffer {
+  return blake3(Buffer.from(bytes.buffer, bytes.byteOffset, bytes.length))
 }

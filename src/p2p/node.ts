@@ -1,10 +1,13 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { type Ban, Bans, type BanStore } from './bans.ts'
+import { chunksHandler } from './chunks/handler.ts'
+import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
+import { Turns } from './chunks/turns.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
 import { insideOf, limitDht } from './dht-inside.ts'
@@ -19,7 +22,7 @@ import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
 import { PeerLimits } from './peer-limits.ts'
-import type { ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { RecordBook } from './record-book.ts'
 import { RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
@@ -35,6 +38,8 @@ export interface NodeComponents {
   /** Where absent, bans end with the node. */
   readonly banStore?: BanStore | undefined
   readonly limits?: PeerLimits | undefined
+  /** Where absent, no chunks are served. */
+  readonly chunks?: ChunkSource | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }
@@ -82,13 +87,13 @@ export interface PeerInfo {
 }
 
 /** Those that this host serves besides libp2p's own. */
-const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL]
+const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL, CHUNKS_PROTOCOL]
 
 /**
  * Makes this host's node; it is not started.
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
-export async function createNode({ logger, source, closures, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+export async function createNode({ logger, source, closures, chunks, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
   const fleet = init.fleet ?? NO_FLEET
   checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
@@ -110,7 +115,7 @@ export async function createNode({ logger, source, closures, banStore, limits = 
   }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, gate, limits, source, closures, logger }, init)
+  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
 }
 
 interface Parts {
@@ -124,6 +129,7 @@ interface Parts {
   readonly limits: PeerLimits
   readonly source: ImageSource
   readonly closures: ClosureSource | undefined
+  readonly chunks: ChunkSource | undefined
   readonly logger: Logger
 }
 
@@ -138,6 +144,8 @@ export class P2pNode implements StreamOpener {
   readonly #traffic = new Map<string, Traffic>()
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
+  readonly #turns = new Turns({ places: SWARM_PLACES, quantumBytes: SWARM_QUANTUM_BYTES, claimMs: SWARM_CLAIM_MS })
+  #turnsTimer: NodeJS.Timeout | undefined
 
   constructor(parts: Parts, { listen, stallMs, probeIntervalMs, probeTimeoutMs }: NodeInit) {
     const { stack, logger } = parts
@@ -168,12 +176,14 @@ export class P2pNode implements StreamOpener {
   }
 
   async start(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep, source, closures, logger } = this.#parts
+    const { stack, router, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
     const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
     if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
+    if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components, source: chunks, turns: this.#turns }, init))
+    this.#turnsTimer = setInterval(() => { this.#turns.expire(performance.now()) }, SWARM_CLAIM_MS).unref()
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
     stack.addEventListener('peer:disconnect', ({ detail }) => {
       this.#agents.delete(detail.toString())
@@ -197,6 +207,7 @@ export class P2pNode implements StreamOpener {
   async stop(): Promise<void> {
     const { stack, router, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
+    clearInterval(this.#turnsTimer)
     mesh.stop()
     neighbours.stop()
     this.#liveness.stop()

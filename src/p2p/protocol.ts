@@ -1,4 +1,6 @@
 import type { Connection, Stream } from '@libp2p/interface'
+import type { ChunkList } from '../image/chunk-list.ts'
+import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 
@@ -38,6 +40,29 @@ export interface ClosureSource {
   closure(narHash: NarHash): Promise<readonly ClosurePath[] | 'not-found' | 'incomplete'>
   /** Bytes of the NAR of a verified image; undefined where this host has none. */
   narSize(narHash: NarHash): number | undefined
+}
+
+/** The chunks of one image that this host may give away; more may come. */
+export interface ChunkHolding {
+  readonly chunks: ChunkList
+  /** Those that are proven and on disk; grows, and never shrinks. Not to be changed. */
+  readonly have: ChunkSet
+  /** Calls `listener` with each run that is added from now on; returns how to stop that. */
+  onAdded(listener: (run: ChunkRun) => void): () => void
+  /** Aborts when nothing of the image may be given away any more. */
+  readonly gone: AbortSignal
+  /** The bytes of a run, of which nothing is checked yet; rejects where they can't be read. */
+  read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array>
+  /** What is on disk is not the chunk that was proven. */
+  damaged(chunk: number): void
+  /** A peer asks for chunks: it may have some itself. */
+  met(peerId: string): void
+}
+
+/** What is held of images in chunks. */
+export interface ChunkSource {
+  /** Undefined where this host has no chunk of the image, or another manifest of it. */
+  hold(narHash: NarHash, manifestDigest: string): ChunkHolding | undefined
 }
 
 /** Opens a stream to a peer and keeps the books; what the protocols' clients need of the node. */

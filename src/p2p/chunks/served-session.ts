@@ -1,0 +1,195 @@
+import type { Stream } from '@libp2p/interface'
+import { findWrongChunk, runBytes } from '../../image/chunk-check.ts'
+import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
+import { messageOf, NarvikError } from '../../errors.ts'
+import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { readExactly, sendHeader } from '../header.ts'
+import type { ChunkHolding, Traffic } from '../protocol.ts'
+import type { StreamReader } from '../stream-reader.ts'
+import { send } from '../stream-writer.ts'
+import type { Watchdog } from '../watchdog.ts'
+import { Desk, type Outgoing } from './desk.ts'
+import { readHead } from './frames.ts'
+import { decodeAsker, encodeChunksHead, encodeHolder, encodePeers, inMessages } from './messages.ts'
+import type { Member, Swarm } from './swarms.ts'
+import type { Turns } from './turns.ts'
+
+export interface SessionParts {
+  readonly stream: Stream
+  readonly reader: StreamReader
+  readonly watchdog: Watchdog
+  readonly holding: ChunkHolding
+  readonly swarm: Swarm
+  readonly turns: Turns
+  readonly peerId: string
+  readonly traffic: Traffic
+}
+
+/** The holding end of one stream, after the hello. Runs once; `close` lets go of everything. */
+export class ServedSession {
+  readonly #parts: SessionParts
+  readonly #desk: Desk
+  readonly #member: Member
+  /** Chunks that the asker was not told of yet. */
+  readonly #news: ChunkSet
+  /** Peers of which the asker was told, and those of which it will be. */
+  readonly #named = new Set<string>()
+  #toName: string[] = []
+  readonly #stopListening: () => void
+  #wake: (() => void) | undefined
+  #hasWork = true
+  #asks = true
+
+  constructor(parts: SessionParts) {
+    const { holding, swarm, turns, peerId } = parts
+    this.#parts = parts
+    this.#desk = new Desk({
+      turns, leastSent: swarm.leastSent, lengthOf: chunk => holding.chunks.length(chunk), now: () => performance.now(), onWork: () => { this.#notify() },
+    }, { messageBytes: MAX_SWARM_CHUNK_MESSAGE_BYTES })
+    this.#news = new ChunkSet(holding.chunks.count)
+    for (const chunk of holding.have.from(0)) this.#news.add(chunk)
+    this.#stopListening = holding.onAdded(run => {
+      for (const chunk of chunksOf([run])) this.#news.add(chunk)
+      this.#notify()
+    })
+    this.#member = { peerId, onPeer: other => { this.#name([other]) } }
+    this.#name(swarm.others(peerId))
+    swarm.join(this.#member)
+    holding.gone.addEventListener('abort', this.#onGone)
+  }
+
+  /** Serves until the asker ends its side, or the image is not to be given away any more. */
+  async run(): Promise<void> {
+    const { stream, watchdog } = this.#parts
+    await sendHeader(stream, { version: 1, status: 'ok' }, watchdog)
+    const listening = this.#listen()
+    listening.catch((error: unknown) => { this.#giveUp(error) })
+    await this.#serve()
+  }
+
+  close(): void {
+    this.#stopListening()
+    this.#parts.holding.gone.removeEventListener('abort', this.#onGone)
+    this.#parts.swarm.leave(this.#member)
+    this.#desk.close()
+    this.#notify()
+  }
+
+  readonly #onGone = (): void => { this.#notify() }
+
+  /** What goes wrong while it listens ends the sending, which tells of it. */
+  #giveUp(error: unknown): void {
+    const { stream, watchdog } = this.#parts
+    watchdog.reason ??= error
+    stream.abort(error instanceof Error ? error : new Error(messageOf(error)))
+    this.#notify()
+  }
+
+  async #listen(): Promise<void> {
+    const { reader, watchdog, holding } = this.#parts
+    while (true) {
+      const head = await readHead(reader, watchdog, SWARM_IDLE_MS)
+      if (head === null) break
+      const message = decodeAsker(head.type, await readExactly(reader, head.length, watchdog), holding.chunks.count)
+      if (message.kind === 'cancel') this.#desk.cancel(message.id, message.runs)
+      else this.#take(message)
+    }
+    this.#asks = false
+    this.#notify()
+  }
+
+  #take({ id, runs, choice }: { id: number, runs: readonly ChunkRun[], choice: number | undefined }): void {
+    // Each want that is open for the asker is one here, or has an answer or two on the way.
+    if (this.#desk.backlog >= 3 * MAX_SWARM_WANTS) throw new NarvikError('peer-failed', `Cannot serve: found more wants than ${MAX_SWARM_WANTS}, needed no more`)
+    if (this.#desk.isOpen(id)) throw new NarvikError('peer-failed', `Cannot serve: found want ${id} again, needed another number`)
+    for (const chunk of chunksOf(runs)) {
+      if (!this.#parts.holding.have.has(chunk)) throw new NarvikError('peer-failed', `Cannot serve: found a want of chunk ${chunk}, needed one that was announced`)
+    }
+    this.#desk.want(id, runs, choice)
+  }
+
+  async #serve(): Promise<void> {
+    const { watchdog, holding } = this.#parts
+    while (this.#asks && !holding.gone.aborted && !watchdog.signal.aborted) {
+      this.#hasWork = false
+      if (await this.#tellNews()) continue
+      const outgoing = this.#desk.next()
+      if (outgoing === undefined) await this.#untilWork()
+      else await this.#send(outgoing)
+    }
+    if (watchdog.reason !== undefined) throw watchdog.reason as Error
+  }
+
+  /** News go before chunks: they are small, and others wait for them. */
+  async #tellNews(): Promise<boolean> {
+    const { stream, watchdog } = this.#parts
+    const peers = this.#toName
+    this.#toName = []
+    if (peers.length > 0) await send(stream, encodePeers(peers), watchdog)
+    if (this.#news.size === 0) return peers.length > 0
+    const [runs = []] = inMessages(this.#news.runs())
+    for (const chunk of chunksOf(runs)) this.#news.delete(chunk)
+    await send(stream, encodeHolder({ kind: 'have', runs }), watchdog)
+    return true
+  }
+
+  async #send(outgoing: Outgoing): Promise<void> {
+    const { stream, watchdog } = this.#parts
+    if (outgoing.kind === 'chunks') await this.#sendChunks(outgoing.id, outgoing.run)
+    else await send(stream, encodeHolder(outgoing), watchdog)
+  }
+
+  /** Nothing leaves that is not what it should be: a damaged disk is noticed here, by the one who has it. */
+  async #sendChunks(id: number, run: ChunkRun): Promise<void> {
+    const { stream, watchdog, holding, traffic } = this.#parts
+    const bytes = await this.#read(run)
+    if (bytes === undefined) {
+      this.#desk.lost(id)
+      return
+    }
+    await send(stream, encodeChunksHead(id, run, bytes.length), watchdog)
+    for (let start = 0; start < bytes.length; start += WIRE_BUFFER_BYTES) {
+      const piece = bytes.subarray(start, start + WIRE_BUFFER_BYTES)
+      await send(stream, piece, watchdog)
+      traffic.sent += piece.byteLength
+    }
+    this.#desk.sent(runBytes(holding.chunks, run))
+  }
+
+  async #read(run: ChunkRun): Promise<Uint8Array | undefined> {
+    const { watchdog, holding } = this.#parts
+    const bytes = await holding.read(run, { signal: watchdog.signal }).catch(() => undefined)
+    watchdog.signal.throwIfAborted()
+    const wrong = bytes === undefined ? run.first : findWrongChunk(holding.chunks, run, bytes)
+    if (wrong === undefined) return bytes
+    holding.damaged(wrong)
+    return undefined
+  }
+
+  #name(peerIds: readonly string[]): void {
+    for (const peerId of peerIds) {
+      if (this.#named.has(peerId) || this.#named.size >= MAX_SWARM_PEERS_NAMED) continue
+      this.#named.add(peerId)
+      this.#toName.push(peerId)
+    }
+    this.#notify()
+  }
+
+  async #untilWork(): Promise<void> {
+    const { signal } = this.#parts.watchdog
+    if (this.#hasWork || signal.aborted) return
+    const { promise, resolve } = Promise.withResolvers<undefined>()
+    this.#wake = () => { resolve(undefined) }
+    signal.addEventListener('abort', this.#wake, { once: true })
+    await promise
+  }
+
+  #notify(): void {
+    this.#hasWork = true
+    const wake = this.#wake
+    if (wake === undefined) return
+    this.#wake = undefined
+    this.#parts.watchdog.signal.removeEventListener('abort', wake)
+    wake()
+  }
+}

@@ -1,0 +1,94 @@
+import type { ChunkRun, ChunkSet } from '../../image/chunk-set.ts'
+import type { SwarmPeer } from './peer.ts'
+import type { Tuning } from './tuning.ts'
+
+/** The chunks of an image as the scheduler sees them. */
+export interface ChunkSizes {
+  readonly count: number
+  /** Bytes of a chunk. */
+  length(chunk: number): number
+}
+
+/** What there is to pick from. */
+export interface Field {
+  readonly chunks: ChunkSizes
+  /** Missing chunks that nobody was asked for. */
+  readonly open: ChunkSet
+  /** Peers known to have a chunk. */
+  readonly holders: (chunk: number) => number
+  readonly random: () => number
+}
+
+/** What to ask a peer for: all of `runs`, or `choice` bytes of them that the peer chooses. */
+export interface Pick {
+  readonly runs: readonly ChunkRun[]
+  readonly choice: number | undefined
+}
+
+interface Candidate {
+  first: number
+  count: number
+  bytes: number
+  readonly holders: number
+  readonly lot: number
+}
+
+/**
+ * About `bytes` of the rarest chunks of `peer` among a sample that begins at a random one, in runs; undefined where it has
+ * none that is open. Where they are chunks that no other peer has, the peer is given the choice among more of them.
+ */
+export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tuning): Pick | undefined {
+  const candidates = [...sample(field, peer, tuning)].sort((a, b) => a.holders - b.holders || a.lot - b.lot)
+  const [rarest] = candidates
+  if (rarest === undefined) return undefined
+  if (rarest.holders > 1 || !peer.proven) return { runs: sorted(take(field, candidates, bytes)), choice: undefined }
+  const own = candidates.filter(({ holders }) => holders === rarest.holders)
+  const named = take(field, own, bytes * tuning.choice)
+  const total = named.reduce((sum, run) => sum + run.bytes, 0)
+  return { runs: sorted(named), choice: total > bytes ? bytes : undefined }
+}
+
+/** Runs of open chunks of the peer that are equally rare. */
+function* sample({ chunks, open, holders, random }: Field, { have }: SwarmPeer, { sample: most, runBytes }: Tuning): Generator<Candidate> {
+  let run: Candidate | undefined
+  let seen = 0
+  for (const chunk of open.from(Math.floor(random() * chunks.count), have)) {
+    const [length, known] = [chunks.length(chunk), holders(chunk)]
+    if (run?.holders === known && chunk === run.first + run.count && run.bytes + length <= runBytes) {
+      run.count += 1
+      run.bytes += length
+    } else {
+      if (run !== undefined) yield run
+      run = { first: chunk, count: 1, bytes: length, holders: known, lot: random() }
+    }
+    if (++seen >= most) break
+  }
+  if (run !== undefined) yield run
+}
+
+/** The first runs of `bytes` in all, the last one cut; at least one chunk. */
+function take({ chunks }: Field, candidates: readonly Candidate[], bytes: number): Candidate[] {
+  const taken: Candidate[] = []
+  let left = bytes
+  for (const run of candidates) {
+    if (run.bytes <= left) {
+      taken.push(run)
+      left -= run.bytes
+      continue
+    }
+    const part = { ...run, count: 0, bytes: 0 }
+    for (let chunk = run.first; chunk < run.first + run.count; chunk++) {
+      const length = chunks.length(chunk)
+      if (part.bytes + length > left && (taken.length > 0 || part.count > 0)) break
+      part.count += 1
+      part.bytes += length
+    }
+    if (part.count > 0) taken.push(part)
+    break
+  }
+  return taken
+}
+
+function sorted(runs: readonly Candidate[]): ChunkRun[] {
+  return runs.map(({ first, count }) => ({ first, count })).sort((a, b) => a.first - b.first)
+}
