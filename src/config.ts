@@ -3,11 +3,11 @@ import { isIP } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
-import { BYTE_SIZE_FORM, parseByteSize } from './byte-size.ts'
+import { BYTE_SIZE_FORM, formatByteSize, parseByteSize } from './byte-size.ts'
 import { nearest } from './config/nearest.ts'
 import { leavesOf, lineOf, parseToml } from './config/toml.ts'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_MIN_COPIES, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_MIN_COPIES, MAX_SERVED_STREAMS, MAX_TRUSTED_KEYS, MIN_RATE_BYTES, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
@@ -26,6 +26,8 @@ const byteSize = z.union([z.int().min(0), z.string().max(64)], 'a number of byte
   context.addIssue({ code: 'custom', message: BYTE_SIZE_FORM })
   return z.NEVER
 })
+/** Bytes per second; a lower limit than the least would have peers give the stream up. */
+const rate = byteSize.refine(bytes => bytes === 0 || bytes >= MIN_RATE_BYTES, `0 for no limit, or at least ${formatByteSize(MIN_RATE_BYTES)}`)
 /** Whether a key takes a size, as bytes or as text with a unit. */
 export function isByteSize(schema: z.ZodType): boolean {
   return schema instanceof z.ZodNullable ? isByteSize(schema.unwrap() as z.ZodType) : schema instanceof z.ZodPipe
@@ -84,6 +86,13 @@ const configSchema = z.strictObject({
     providerWaitSeconds: seconds.describe('Seconds to go on looking for a provider where the request gives no timeout.'),
     stallSeconds: seconds.describe('Seconds without a byte after which a provider is given up for the next.'),
   }).describe('How images are received.'),
+  rates: z.strictObject({
+    upload: rate.describe('Bytes per second that this host sends at most, to all peers together, such as "50 MiB"; 0 for as many as go.'),
+    download: rate.describe('The same for what it receives.'),
+    uploadPerPeer: rate.describe('Bytes per second to each single peer at most; 0 for as many as go.'),
+    downloadPerPeer: rate.describe('The same for what each single peer sends.'),
+    uploadSlots: z.int().min(1).max(MAX_SERVED_STREAMS).describe('NARs that are sent at once; the next asker is told to ask somebody else, or later.'),
+  }).describe('How fast images move. Bytes of images and manifests count, in every protocol.'),
   space: z.strictObject({
     quota: byteSize.nullable().meta({
       description: 'What Narvik may take on disk for itself: images, quarantine and catalog; what is in place in the Nix store is not counted. Where a fetch or an ' +
@@ -167,6 +176,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
+    rates: { upload: 0, download: 0, uploadPerPeer: 0, downloadPerPeer: 0, uploadSlots: MAX_SERVED_STREAMS },
     space: { quota: null, minFree: 1024 ** 3, minCopies: 1 },
   }
 }

@@ -104,6 +104,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const reload = new Reload({ keyring, node, logger, settle: async next => {
     settings = settingsOf(next)
     space.configure(spaceSettingsOf(next))
+    applyRates(node, next)
     await reviewTrust(context)
     announcer.announceAll(catalog)
   } }, { config, load })
@@ -137,7 +138,7 @@ function startLooking(context: TaskContext): () => Promise<void> {
 }
 
 async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Parameters<typeof createNode>[0], 'source' | 'closures' | 'banStore' | 'logger'>): Promise<P2pNode> {
-  return createNode(parts, {
+  const node = await createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
     bootstrap: config.bootstrap,
@@ -147,9 +148,11 @@ async function makeNode(config: Config, fleet: FleetKeyring, parts: Pick<Paramet
     fleet,
     peers: config.peers,
   })
+  applyRates(node, config)
+  return node
 }
 
-function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
+function settingsOf({ nix, fetch, trust, sharing, rates }: Config): TaskContext['settings'] {
   return {
     trust: {
       keys: trust.keys.map(text => parsePublicKey(text)),
@@ -160,9 +163,16 @@ function settingsOf({ nix, fetch, trust, sharing }: Config): TaskContext['settin
     storeAddMaxBytes: nix.storeAddMaxBytes,
     providerWaitMs: fetch.providerWaitSeconds * 1000,
     stallMs: fetch.stallSeconds * 1000,
-    slowBytesPerSecond: SLOW_BYTES_PER_SECOND,
+    // A host that is slow by its own limit must not blame its providers.
+    slowBytesPerSecond: rates.download === 0 ? SLOW_BYTES_PER_SECOND : Math.min(SLOW_BYTES_PER_SECOND, rates.download / 16),
     banMs: BAN_MS,
   }
+}
+
+function applyRates(node: P2pNode, { rates }: Config): void {
+  const limit = (bytesPerSecond: number): number | null => bytesPerSecond === 0 ? null : bytesPerSecond
+  const { upload, download, uploadPerPeer, downloadPerPeer, uploadSlots } = rates
+  node.setRates({ upload: limit(upload), download: limit(download), uploadPerPeer: limit(uploadPerPeer), downloadPerPeer: limit(downloadPerPeer) }, uploadSlots)
 }
 
 function spaceSettingsOf({ space }: Config): SpaceSettings {

@@ -78,6 +78,8 @@ export const MAX_BAN_MS = 30 * 24 * 3600 * SECOND
 export const BAN_MEMORY_MS = 30 * 24 * 3600 * SECOND
 /** Peers of the configuration's lists, each. */
 export const MAX_LISTED_PEERS = 4096
+/** Bytes per second below which no rate may be limited: a peer that waits for a byte for longer than a stall gives the stream up. */
+export const MIN_RATE_BYTES = 64 * KIB
 /** Bytes of one signed record in the DHT. */
 export const MAX_RECORD_BYTES = 4 * KIB
 /** Milliseconds that a provider or metadata record lives after it was announced. */

@@ -23,6 +23,7 @@ import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
 import { PeerLimits } from './peer-limits.ts'
 import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import { Paces, type RateLimits } from './pace.ts'
 import { RecordBook } from './record-book.ts'
 import { RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
@@ -144,6 +145,8 @@ export class P2pNode implements StreamOpener {
   readonly #traffic = new Map<string, Traffic>()
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
+  readonly #paces = new Paces()
+  readonly #narSlots = new Slots(MAX_SERVED_STREAMS)
   readonly #turns = new Turns({ places: SWARM_PLACES, quantumBytes: SWARM_QUANTUM_BYTES, claimMs: SWARM_CLAIM_MS })
   #turnsTimer: NodeJS.Timeout | undefined
 
@@ -180,7 +183,7 @@ export class P2pNode implements StreamOpener {
     const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
-    await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: new Slots(MAX_SERVED_STREAMS) }, init))
+    await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: this.#narSlots }, init))
     if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
     if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components, source: chunks, turns: this.#turns }, init))
     this.#turnsTimer = setInterval(() => { this.#turns.expire(performance.now()) }, SWARM_CLAIM_MS).unref()
@@ -291,11 +294,17 @@ export class P2pNode implements StreamOpener {
     }
   }
 
+  /** Puts limits into force; `uploadSlots`: NARs that are sent at once, the next asker is answered `busy`. */
+  setRates(limits: RateLimits, uploadSlots: number): void {
+    this.#paces.configure(limits)
+    this.#narSlots.count = uploadSlots
+  }
+
   /** The books of a peer; they live as long as the node. */
   trafficOf(peerId: string): Traffic {
     let traffic = this.#traffic.get(peerId)
     if (traffic === undefined) {
-      traffic = { received: 0, sent: 0 }
+      traffic = { received: 0, sent: 0, pace: this.#paces.of(peerId) }
       this.#traffic.set(peerId, traffic)
     }
     return traffic
@@ -360,6 +369,7 @@ export class P2pNode implements StreamOpener {
 
   #describe(peerId: string, connections: readonly Connection[]): PeerInfo {
     const [first] = connections
+    const { received, sent } = this.trafficOf(peerId)
     return {
       peerId,
       addresses: connections.map(({ remoteAddr }) => remoteAddr.toString()),
@@ -369,7 +379,7 @@ export class P2pNode implements StreamOpener {
       connectedSince: first === undefined ? null : new Date(first.timeline.open),
       banned: this.#parts.bans.has(peerId),
       streams: connections.flatMap(({ streams }) => streams).filter(({ protocol }) => PROTOCOLS.includes(protocol)).length,
-      ...this.trafficOf(peerId),
+      received, sent,
     }
   }
 }

@@ -3,6 +3,7 @@ import type { ChunkList } from '../image/chunk-list.ts'
 import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import type { Pace } from './pace.ts'
 
 /** Why a peer did not answer with what was asked for; none of them is the peer's fault. */
 export type Refusal = 'not-found' | 'busy' | 'refused'
@@ -84,6 +85,8 @@ export interface Traffic {
   received: number
   /** Bytes of bodies sent to the peer. */
   sent: number
+  /** Keeps the limits of this host; nothing is held back where it is absent. */
+  readonly pace?: Pace
 }
 
 /** One end of a protocol: serves the stream to its end, and never rejects. */

@@ -30,13 +30,13 @@ export async function fetchMetadata(opener: StreamOpener, peerId: string, narHas
 }
 
 async function readReply(answer: Answer<z.output<typeof metaReply>>, narHash: NarHash): Promise<MetaAnswer> {
-  const { reply, reader, watchdog } = answer
+  const { reply, reader, watchdog, traffic } = answer
   if (reply.status !== 'ok') {
     await watchdog.wait(expectEnd(reader), 'end of the stream')
     return { status: reply.status }
   }
-  const metadata = parseMetadata(await readExactly(reader, reply.metadataLength, watchdog), narHash)
-  const manifest = await readExactly(reader, reply.manifestLength, watchdog)
+  const metadata = parseMetadata(await readExactly(reader, reply.metadataLength, watchdog, traffic), narHash)
+  const manifest = await readExactly(reader, reply.manifestLength, watchdog, traffic)
   await watchdog.wait(expectEnd(reader), 'end of the stream')
   return { status: 'ok', metadata, manifest }
 }
