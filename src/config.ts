@@ -7,7 +7,7 @@ import { BYTE_SIZE_FORM, formatByteSize, parseByteSize } from './byte-size.ts'
 import { nearest } from './config/nearest.ts'
 import { leavesOf, lineOf, parseToml } from './config/toml.ts'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_MIN_COPIES, MAX_SERVED_STREAMS, MAX_TRUSTED_KEYS, MIN_RATE_BYTES, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_FETCHES, MAX_LISTED_PEERS, MAX_MIN_COPIES, MAX_SERVED_STREAMS, MAX_TRUSTED_KEYS, MIN_RATE_BYTES, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
@@ -85,6 +85,7 @@ const configSchema = z.strictObject({
   fetch: z.strictObject({
     providerWaitSeconds: seconds.describe('Seconds to go on looking for a provider where the request gives no timeout.'),
     stallSeconds: seconds.describe('Seconds without a byte after which a provider is given up for the next.'),
+    atOnce: z.int().min(1).max(MAX_FETCHES).describe('Images that are received at once; the others wait in a queue, by their priority. See `narvik queue`.'),
   }).describe('How images are received.'),
   rates: z.strictObject({
     upload: rate.describe('Bytes per second that this host sends at most, to all peers together, such as "50 MiB"; 0 for as many as go.'),
@@ -175,7 +176,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
-    fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
+    fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000, atOnce: 4 },
     rates: { upload: 0, download: 0, uploadPerPeer: 0, downloadPerPeer: 0, uploadSlots: MAX_SERVED_STREAMS },
     space: { quota: null, minFree: 1024 ** 3, minCopies: 1 },
   }

@@ -21,6 +21,7 @@ import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
+import { FetchQueue } from './tasks/fetch-queue.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { resumeWork } from './tasks/resume.ts'
@@ -74,12 +75,13 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, uses, logger }), logger })
 
   const jobs = new Jobs()
+  const queue = new FetchQueue(config.fetch.atOnce)
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const collector = new Collector({ catalog, content, node, jobs, announcer, uses, logger })
   const space = new Space({ catalog, content, collector, logger }, spaceSettingsOf(config))
   const context: TaskContext = {
-    catalog, content, node, nix, uses, space, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
+    catalog, content, node, nix, uses, space, queue, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
     get settings() { return settings },
   }
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
@@ -104,6 +106,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const reload = new Reload({ keyring, node, logger, settle: async next => {
     settings = settingsOf(next)
     space.configure(spaceSettingsOf(next))
+    queue.configure(next.fetch.atOnce)
     applyRates(node, next)
     await reviewTrust(context)
     announcer.announceAll(catalog)

@@ -27,6 +27,7 @@ export const ERROR_CODES = {
   'corrupt-catalog': { exit: 1, http: 500, meaning: 'The catalog can not be read, or is of a newer Narvik.' },
   'peer-failed': { exit: 1, http: 502, meaning: 'A peer broke the protocol, disappeared or stalled.' },
   'nix-failed': { exit: 1, http: 502, meaning: 'Nix failed; the message has what it said.' },
+  'cancelled': { exit: 1, http: 409, meaning: 'Somebody gave the fetch up with `narvik cancel`.' },
   'interrupted': { exit: 1, http: 503, meaning: 'The daemon is stopping; what was received is kept and goes on after the next start.' },
 } as const satisfies Record<string, { exit: number, http: number, meaning: string }>
 

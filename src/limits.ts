@@ -209,6 +209,8 @@ export const MAX_PROGRESS_BYTES = 64 * MIB
 
 /** Copies of an image that the configuration may ask for; each is a host that is asked before one is collected. */
 export const MAX_MIN_COPIES = 16
+/** Images that are received at once at most, whatever the configuration says; each has a layout and open files. */
+export const MAX_FETCHES = 64
 /** Milliseconds between two writes of when images were last used; more would be lost by a crash, fewer would write for nothing. */
 export const USE_FLUSH_MS = 60 * SECOND
 /** Milliseconds for a holder to say whether it still has an image; one that doesn't is not counted as a copy. */

@@ -11,7 +11,7 @@ const HOT_KEYS: ReadonlySet<string> = new Set([
   'trust.keys', 'trust.signatures_by_hash', 'trust.signatures_by_store_path', 'trust.signatures_by_name',
   'space.quota', 'space.min_free', 'space.min_copies',
   'rates.upload', 'rates.download', 'rates.upload_per_peer', 'rates.download_per_peer', 'rates.upload_slots',
-  'nix.enabled', 'nix.store_add_max_bytes', 'fetch.provider_wait_seconds',
+  'nix.enabled', 'nix.store_add_max_bytes', 'fetch.provider_wait_seconds', 'fetch.at_once',
 ])
 
 export interface ReloadComponents {

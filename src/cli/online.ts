@@ -5,7 +5,7 @@ import { isPolicyRefusal } from '../image/verdict.ts'
 import type { VerifyReportJson } from '../control/api.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
-import { collectionView, usageView } from './space-views.ts'
+import { collectionView, queueView, usageView } from './space-views.ts'
 import * as views from './views.ts'
 import type { Paint } from './table.ts'
 
@@ -27,8 +27,8 @@ export function importImage(path: string, { name, closure, private: isPrivate }:
   }
 }
 
-export function fetchImage(ref: string, { name, timeout, closure }: Named & { readonly timeout?: number }): Action {
-  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
+export function fetchImage(ref: string, { name, timeout, closure, priority }: Named & { readonly timeout?: number, readonly priority?: number }): Action {
+  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }), ...(priority === undefined ? {} : { priority }) }
   return async ({ client, onProgress }) => answer(await client().fetch(request, { onProgress }), views.imageView)
 }
 
@@ -75,6 +75,20 @@ export function makePrivate(ref: string, { off = false }: { readonly off?: boole
 export function remove(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function queue(): Action {
+  return async ({ client }) => answer(await client().queue(), queueView)
+}
+
+export function moveInQueue(ref: string, position: number): Action {
+  const request = { ref: checkRef(ref), position }
+  return async ({ client }) => answer(await client().moveInQueue(request), queueView)
+}
+
+export function cancel(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().cancel(checked), ({ narHash, name }) => `cancelled ${narHash}${name === null ? '' : ` (${name})`}`)
 }
 
 export function pin(ref: string): Action {

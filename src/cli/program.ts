@@ -1,6 +1,7 @@
 import { Command, CommanderError, Option } from 'commander'
 import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
+import { MAX_PRIORITY } from '../control/api.ts'
 import { NarvikError } from '../errors.ts'
 import { fleetCreate, fleetShow } from './fleet.ts'
 import { configCheck } from './config.ts'
@@ -39,6 +40,7 @@ export function createProgram(version: string, runner: Runner): Command {
   addDaemon(program, runner)
   addOnline(program, runner)
   addOffline(program, runner)
+  addQueue(program, runner)
   addFleet(program, runner)
   addConfig(program, runner)
   settle(program)
@@ -104,7 +106,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .option('--name <name>', 'give the image this name')
     .option('--closure', 'with everything that the store path refers to')
     .option('--timeout <seconds>', 'give up after this time', parseSeconds)
-    .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, timeout?: number }) => run(online.fetchImage(ref, options), options))
+    .option('--priority <priority>', 'low, normal, high, or a number: higher ones are received first', parsePriority)
+    .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, timeout?: number, priority?: number }) => run(online.fetchImage(ref, options), options))
   common(program.command('list')).description('show the catalog')
     .action((options: CommonOptions) => run(online.list(), options))
   common(program.command('show <REF>')).description('show an image with its journal and the evidence')
@@ -123,6 +126,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions & { off?: boolean }) => run(online.makePrivate(ref, options), options))
   common(program.command('rm <REF>')).description('remove an image from this host')
     .action((ref: string, options: CommonOptions) => run(online.remove(ref), options))
+  common(program.command('cancel <REF>')).description('give up a fetch, for all who wait for it')
+    .action((ref: string, options: CommonOptions) => run(online.cancel(ref), options))
   common(program.command('pin <REF>')).description('keep an image, whatever room is needed')
     .action((ref: string, options: CommonOptions) => run(online.pin(ref), options))
   common(program.command('unpin <REF>')).description('let an image be collected again')
@@ -142,6 +147,14 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((peer: string, options: CommonOptions) => run(online.unban(peer), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
+}
+
+function addQueue(program: Command, { run }: Runner): void {
+  const queue = program.command('queue').description('the images that wait to be received').helpCommand(false)
+  watchable(queue.command('show', { isDefault: true })).description('show what waits, the next one first')
+    .action((options: CommonOptions) => run(online.queue(), options))
+  common(queue.command('move <REF> <POSITION>')).description('let it be received earlier or later; 1 is the next')
+    .action((ref: string, position: string, options: CommonOptions) => run(online.moveInQueue(ref, parsePosition(position)), options))
 }
 
 function addOffline(program: Command, { run }: Runner): void {
@@ -179,6 +192,21 @@ function watchable(command: Command): Command {
 
 function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value]
+}
+
+/** The priorities that have a name. */
+const PRIORITIES: Readonly<Record<string, number>> = { low: -10, normal: 0, high: 10 }
+
+function parsePriority(text: string): number {
+  const named = Object.hasOwn(PRIORITIES, text) ? PRIORITIES[text] : undefined
+  const priority = named ?? (/^-?\d{1,4}$/.test(text) ? Number(text) : NaN)
+  if (Math.abs(priority) <= MAX_PRIORITY) return priority
+  throw new NarvikError('invalid-argument', `Cannot take --priority: found ${JSON.stringify(text)}, needed low, normal, high, or a whole number from -${MAX_PRIORITY} to ${MAX_PRIORITY}`)
+}
+
+function parsePosition(text: string): number {
+  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text)
+  throw new NarvikError('invalid-argument', `Cannot take the position: found ${JSON.stringify(text)}, needed a whole number from 1, which is the next`)
 }
 
 function parseBytes(text: string): number {

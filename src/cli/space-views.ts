@@ -1,4 +1,4 @@
-import type { CollectionJson, UsageJson } from '../control/api.ts'
+import type { CollectionJson, QueueJson, UsageJson } from '../control/api.ts'
 import { formatBytes, formatTime, plural } from './format.ts'
 import { fields, table, type Cell, type Paint } from './table.ts'
 
@@ -17,6 +17,11 @@ export function usageView(usage: UsageJson, paint: Paint): string {
     pinned ? 'yes' : '-', formatTime(usedAt), name ?? '-', narHash,
   ])
   return `${own}\n\n${table(['DISK', 'APPARENT', 'PLACE', 'PINNED', 'LAST USED', 'NAME', 'NAR HASH'], rows, paint)}`
+}
+
+export function queueView(queue: QueueJson, paint: Paint): string {
+  if (queue.length === 0) return 'nothing waits to be received'
+  return table(['POSITION', 'PRIORITY', 'SINCE', 'NAME', 'NAR HASH'], queue.map(({ position, priority, since, name, narHash }) => [String(position), String(priority), formatTime(since), name ?? '-', narHash]), paint)
 }
 
 export function collectionView({ dryRun, collected, kept, freedBytes }: CollectionJson, paint: Paint): string {

@@ -32,6 +32,9 @@ export const newName = z.string().refine(
   'a name of 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? =, without a leading dot, that is no NAR hash',
 )
 
+/** The highest priority of a fetch, and the lowest below 0. */
+export const MAX_PRIORITY = 1000
+
 const count = z.int().min(0)
 const rate = z.number().min(0)
 const time = z.iso.datetime()
@@ -44,7 +47,9 @@ export const fetchRequest = z.strictObject({
   name: z.exactOptional(newName),
   closure: z.exactOptional(z.boolean()),
   timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
+  priority: z.exactOptional(z.int().min(-MAX_PRIORITY).max(MAX_PRIORITY)),
 })
+export const moveRequest = z.strictObject({ ref: refSchema, position: z.int().min(1).max(1_000_000) })
 export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
   .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
@@ -236,6 +241,18 @@ export const collectionSchema = z.object({
 })
 export type CollectionJson = z.output<typeof collectionSchema>
 
+/** The images that wait for their turn to be received, the next one first. */
+export const queueSchema = z.array(z.object({
+  /** 1: the next one. */
+  position: z.int().min(1),
+  narHash: sri,
+  name: z.string().nullable(),
+  /** Higher ones go first. */
+  priority: z.int(),
+  since: time,
+}))
+export type QueueJson = z.output<typeof queueSchema>
+
 export const peerSchema = z.object({
   peerId: z.string(),
   addresses: z.array(z.string()).readonly(),
@@ -265,7 +282,7 @@ export const banSchema = z.object({
 export type BanJson = z.output<typeof banSchema>
 export const banListSchema = z.array(banSchema)
 
-export const PHASES = ['paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
+export const PHASES = ['queued', 'paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -327,7 +344,12 @@ export interface LongWork {
 /** What the control server asks of the daemon. Every failure is a NarvikError; `not-found` for an unknown reference. */
 export interface Tasks {
   importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean } & LongWork): Promise<ImageJson>
-  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
+  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number, readonly priority?: number } & LongWork): Promise<ImageJson>
+  /** The image as it was. */
+  cancelFetch(request: { readonly ref: Ref }): Promise<ImageJson>
+  queue(): Awaitable<QueueJson>
+  /** The queue as it is then. */
+  moveInQueue(request: { readonly ref: Ref, readonly position: number }): Awaitable<QueueJson>
   verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>

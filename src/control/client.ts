@@ -4,9 +4,9 @@ import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
   banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema,
-  installResultSchema, peerListSchema, statusSchema, transferListSchema, usageSchema, verifyReportSchema,
+  installResultSchema, peerListSchema, queueSchema, statusSchema, transferListSchema, usageSchema, verifyReportSchema,
   type BanJson, type CollectionJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson,
-  type Progress, type StatusJson, type TransferJson, type UsageJson, type VerifyReportJson,
+  type Progress, type QueueJson, type StatusJson, type TransferJson, type UsageJson, type VerifyReportJson,
 } from './api.ts'
 
 export interface CallOptions {
@@ -64,6 +64,19 @@ export class ControlClient {
     return this.#ask('GET', '/v1/usage', usageSchema, options)
   }
 
+  queue(options?: CallOptions): Promise<QueueJson> {
+    return this.#ask('GET', '/v1/queue', queueSchema, options)
+  }
+
+  /** Answers with the queue as it is then. */
+  moveInQueue(request: { readonly ref: string, readonly position: number }, options?: CallOptions): Promise<QueueJson> {
+    return this.#ask('POST', '/v1/queue', queueSchema, options, JSON.stringify(request))
+  }
+
+  cancel(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/cancel', imageSchema, options, JSON.stringify({ ref }))
+  }
+
   pin(ref: string, options?: CallOptions): Promise<ImageJson> {
     return this.#ask('POST', '/v1/pin', imageSchema, options, JSON.stringify({ ref }))
   }
@@ -80,7 +93,7 @@ export class ControlClient {
     return this.#work('/v1/import', request, imageSchema, options)
   }
 
-  fetch(request: { readonly ref: string, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
+  fetch(request: { readonly ref: string, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number, readonly priority?: number }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/fetch', request, imageSchema, options)
   }
 

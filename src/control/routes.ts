@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, noFields, peerIdParams, privateRequest, refParams, refRequest, verifyRequest,
+  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, moveRequest, noFields, peerIdParams, privateRequest, refParams, refRequest, verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -33,6 +33,9 @@ export const ROUTES: readonly Route[] = [
   short('GET', '/v1/usage', noFields, (tasks, _, work) => tasks.usage(work)),
   short('POST', '/v1/pin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: true })),
   short('POST', '/v1/unpin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: false })),
+  short('GET', '/v1/queue', noFields, tasks => tasks.queue()),
+  short('POST', '/v1/queue', moveRequest, (tasks, request) => tasks.moveInQueue(request)),
+  short('POST', '/v1/cancel', refRequest, (tasks, request) => tasks.cancelFetch(request)),
   long('/v1/gc', gcRequest, (tasks, request, work) => tasks.collectGarbage({ ...request, ...work })),
   short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),

@@ -54,6 +54,8 @@ export interface ImageRow {
   readonly provenAt: Date | null
   /** Bytes that its published tree takes on disk; null until it was measured. */
   readonly diskBytes: number | null
+  /** Of several that wait, the one with the highest is received first. */
+  readonly priority: number
 }
 
 /** What Nix registers with a store path besides its bytes; an image has one for each path that has its contents. */

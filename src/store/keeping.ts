@@ -14,6 +14,7 @@ export class Keeping {
   readonly #use: Statement<[object]>
   readonly #prove: Statement<[object]>
   readonly #measure: Statement<[object]>
+  readonly #prioritise: Statement<[object]>
   readonly #unmeasured: Statement<[], Uint8Array>
   readonly #total: Statement<[], number>
 
@@ -24,6 +25,7 @@ export class Keeping {
     this.#use = database.prepare('UPDATE images SET used_at = @at WHERE nar_hash = @narHash AND used_at < @at')
     this.#prove = database.prepare(`UPDATE images SET proven_at = @at WHERE nar_hash = @narHash AND state = 'verified'`)
     this.#measure = database.prepare(`UPDATE images SET disk_bytes = @diskBytes WHERE nar_hash = @narHash AND state = 'verified'`)
+    this.#prioritise = database.prepare('UPDATE images SET priority = @priority WHERE nar_hash = @narHash')
     this.#unmeasured = database.prepare<[], Uint8Array>(`SELECT nar_hash FROM images WHERE state = 'verified' AND place = 'content' AND disk_bytes IS NULL`).pluck()
     this.#total = database.prepare<[], number>(`SELECT coalesce(sum(disk_bytes), 0) FROM images WHERE state = 'verified' AND place = 'content'`).pluck()
   }
@@ -44,6 +46,10 @@ export class Keeping {
   /** Puts down that a verified image was proven again just now. */
   markProven(narHash: NarHash): void {
     this.#run('note the proof of an image', () => { this.#prove.run({ narHash: narHash.bytes, at: this.#now().getTime() }) })
+  }
+
+  setPriority(narHash: NarHash, priority: number): void {
+    this.#run('note the priority of an image', () => { this.#prioritise.run({ narHash: narHash.bytes, priority }) })
   }
 
   /** Puts down what the published tree of a verified image takes on disk; forgotten when its state changes. */

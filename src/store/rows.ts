@@ -32,6 +32,7 @@ export interface StoredImage {
   used_at: number
   proven_at: number | null
   disk_bytes: number | null
+  priority: number
   references_json: string
   signatures_json: string
 }
@@ -94,6 +95,7 @@ export function toImageRow(stored: StoredImage): ImageRow {
       usedAt: new Date(stored.used_at),
       provenAt: toDate(stored.proven_at),
       diskBytes: stored.disk_bytes,
+      priority: stored.priority,
     }
   } catch (error) {
     throw corruptValue('an image that makes no sense', error)

@@ -1,6 +1,7 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
+import { cancelFetch } from './cancel-fetch.ts'
 import { collectGarbage, type CollectGarbageRequest } from './collect-garbage.ts'
 import { fetchClosure } from './fetch-closure.ts'
 import { fetchImage, type FetchRequest } from './fetch-image.ts'
@@ -11,6 +12,7 @@ import { liftBan } from './lift-ban.ts'
 import { makePrivate } from './make-private.ts'
 import { pinImage } from './pin-image.ts'
 import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { describeQueue, moveInQueue } from './queue.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
@@ -36,6 +38,9 @@ export function createTasks(context: TaskContext, facts: HostFacts) {
     installImage: async (request: InstallRequest) => installImage(context, request),
     makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(content, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
+    cancelFetch: async (request: { readonly ref: Ref }) => presentImage(content, await cancelFetch(context, request)),
+    queue: () => describeQueue(context),
+    moveInQueue: (request: { readonly ref: Ref, readonly position: number }) => moveInQueue(context, request),
     pinImage: (request: { readonly ref: Ref, readonly pinned: boolean }) => presentImage(content, pinImage(context, request)),
     collectGarbage: async (request: CollectGarbageRequest) => collectGarbage(context, request),
     usage: async ({ signal }: { readonly signal: AbortSignal }) => describeUsage(context, { signal }),

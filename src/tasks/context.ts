@@ -7,6 +7,7 @@ import type { P2pNode } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
+import type { FetchQueue } from './fetch-queue.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
 import type { Space } from './space/space.ts'
@@ -22,6 +23,7 @@ export interface TaskContext {
   readonly jobs: Jobs
   readonly announcer: Announcer
   readonly uses: Uses
+  readonly queue: FetchQueue
   readonly space: Pick<Space, 'claim' | 'release' | 'check' | 'isLow' | 'untilRoom' | 'collect' | 'ownBytes' | 'paused' | 'settings'>
   readonly logger: Logger
   readonly settings: TaskSettings

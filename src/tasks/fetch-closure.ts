@@ -83,7 +83,8 @@ class ClosureFetch {
       await this.#claimRoom()
       const before = this.#left.length
       const pack = this.#nextPack()
-      if (pack.length > 1) await this.#receive(pack)
+      const refused = pack.length > 1 ? await this.#receiveInTurn(pack) : undefined
+      if (refused !== undefined) await this.#fetchOne(refused)
       // What is large, alone, or not to be had from this provider, is looked for like any other image.
       if (this.#left.length === before) await this.#fetchOne(this.#left[0] ?? 0)
     }
@@ -134,7 +135,15 @@ class ClosureFetch {
     return narSize <= MAX_PACKED_NAR_BYTES && this.#context.jobs.find(narHash) === undefined && (state === undefined || state === 'wanted' || state === 'rejected')
   }
 
-  async #receive(pack: readonly number[]): Promise<void> {
+  /** A pack waits for its turn like an image. Answers with the path that the policy refused with what came with it, where there is one. */
+  async #receiveInTurn(pack: readonly number[]): Promise<number | undefined> {
+    const { queue, catalog } = this.#context
+    const priority = this.#request.priority ?? catalog.get(this.#narHash)?.priority ?? 0
+    using _turn = await queue.enter(this.#narHash, { priority, signal: this.#request.signal, onWait: () => { this.#report([], 0, 'queued') } })
+    return await this.#receive(pack)
+  }
+
+  async #receive(pack: readonly number[]): Promise<number | undefined> {
     const provider = this.#provider ?? await this.#providers.next()
     this.#provider = undefined
     let asked = 0
@@ -155,13 +164,14 @@ class ClosureFetch {
       // Its bytes are right and here, and only this host's policy is against it: other providers are asked for signatures.
       if (isNarvikError(error, 'refused')) {
         this.#provider = provider
-        return this.#fetchOne(asked)
+        return asked
       }
       if (!isPeersFault(error)) throw error
       this.#providers.failed(provider, messageOf(error))
       await this.#checkRejected(pack, error)
     }
     this.#left = await this.#unsettled(this.#left)
+    return undefined
   }
 
   /** Bytes that are proven wrong are the end, where nobody else may have the right ones. */
@@ -195,7 +205,7 @@ class ClosureFetch {
     const { narHash, narSize } = this.#at(number)
     await this.#claimRoom({ without: number })
     await fetchImage(this.#context, {
-      ref: { kind: 'nar-hash', narHash }, name: this.#nameOf(number), signal: this.#request.signal,
+      ref: { kind: 'nar-hash', narHash }, name: this.#nameOf(number), priority: this.#request.priority, signal: this.#request.signal,
       onProgress: ({ bytes, phase, peers }) => { if (phase === 'receiving') this.#report(peers, bytes) },
     })
     this.#bytes += narSize

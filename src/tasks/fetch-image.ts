@@ -13,7 +13,9 @@ import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
 import { nameImage } from './name-image.ts'
 import { checkName, lookUp } from './refs.ts'
+import { setPriority } from './queue.ts'
 import { settle } from './settle.ts'
+import { Turn } from './turn.ts'
 import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
 import { proveTree } from './verify-image.ts'
 import { waitFor } from './wait-for.ts'
@@ -27,6 +29,8 @@ export interface FetchRequest {
   readonly name?: string | undefined
   /** Seconds that the caller waits; the fetch itself goes on after that. */
   readonly timeoutSeconds?: number | undefined
+  /** Higher ones are received first; an earlier one stays where it is absent. */
+  readonly priority?: number | undefined
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress) => void
 }
@@ -41,7 +45,7 @@ export async function fetchImage(context: TaskContext, request: FetchRequest): P
   const known = context.catalog.get(narHash)
   context.uses.touch(narHash)
   if (known?.state === 'verified') return nameImage(context, await admit(context, known, askedBy), request.name)
-  const row = await waitForFetch(context, { narHash, name: request.name, askedBy }, request)
+  const row = await waitForFetch(context, { narHash, name: request.name, askedBy, priority: request.priority }, request)
   // It may have been fetched for another caller, who asked for it in another way.
   return nameImage(context, await admit(context, row, askedBy), request.name)
 }
@@ -59,6 +63,7 @@ interface Wish {
   readonly narHash: NarHash
   readonly name: string | undefined
   readonly askedBy: RefKind
+  readonly priority: number | undefined
 }
 
 /**
@@ -91,11 +96,13 @@ function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
   const { narHash } = wish
   const running = context.jobs.find(narHash)
   const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
+  if (wish.priority !== undefined && running !== undefined) setPriority(context, narHash, wish.priority)
   if (running?.kind === 'fetch' || isReceiving) return running as Job<ImageRow>
   // One that only looks for providers in the background has used up some of its time: the caller gets all of it.
   if (running?.kind === 'resume') running.abort(new NarvikError('interrupted', 'Cannot go on looking: a caller asks for the image now'))
   return context.jobs.run('fetch', narHash, job => {
     const fresh = want(context, wish)
+    if (wish.priority !== undefined) setPriority(context, narHash, wish.priority)
     return pursue(context, job, { fresh })
   })
 }
@@ -116,9 +123,10 @@ function want({ catalog }: TaskContext, { narHash, name, askedBy }: Wish): boole
 async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fresh: boolean }): Promise<ImageRow> {
   const row = await takeUp(context, job)
   if (row?.state === 'verified') return row
+  using turn = new Turn(context, job)
   const providers = new Providers(context, { narHash: job.narHash, waitMs: context.settings.providerWaitMs, signal: job.signal })
   try {
-    return await receiveAndProve(context, job, providers)
+    return await receiveAndProve(context, job, { providers, turn })
   } catch (error) {
     await leave(context, job.narHash, { error, fresh, peers: providers.shares() })
     throw error
@@ -165,10 +173,10 @@ async function startOver({ catalog, content }: TaskContext, narHash: NarHash, re
   return catalog.transition(narHash, 'retry', { reason })
 }
 
-async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
+async function receiveAndProve(context: TaskContext, job: Job<unknown>, { providers, turn }: { providers: Providers, turn: Turn }): Promise<ImageRow> {
   const blame = new Blame(context, job.narHash)
   for (let round = 1; ; round++) {
-    const attempt = await receiveWhole(context, job, providers, { exclusive: round > 1 })
+    const attempt = await receiveWhole(context, job, providers, { turn, exclusive: round > 1 })
     const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
     // Nobody sends better bytes than these, and everybody was asked for signatures.
@@ -184,7 +192,7 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, provider
  * Receives every byte of the NAR, going to the next provider at the byte that was reached when one fails. After a
  * rejection a provider is taken by itself, so that the next verdict speaks of it alone.
  */
-async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: Providers, { exclusive }: { exclusive: boolean }): Promise<Attempt> {
+async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: Providers, { turn, exclusive }: { turn: Turn, exclusive: boolean }): Promise<Attempt> {
   let attempt = await Attempt.resume(context, job)
   if (attempt?.isWhole === true) {
     attempt.takeUp()
@@ -194,6 +202,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
     for (;;) {
       await untilRoom(context, job)
       const provider = await providers.next()
+      await turn.take()
       const before = attempt?.offset ?? 0
       try {
         attempt ??= await Attempt.begin(context, job, provider)

@@ -1,7 +1,7 @@
 import { NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 
-export type Phase = 'paused' | 'finding' | 'receiving' | 'hashing' | 'copying' | 'verifying' | 'publishing' | 'installing'
+export type Phase = 'queued' | 'paused' | 'finding' | 'receiving' | 'hashing' | 'copying' | 'verifying' | 'publishing' | 'installing'
 
 /** How far a piece of work has come. */
 export interface Progress {

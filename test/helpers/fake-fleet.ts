@@ -15,6 +15,7 @@ import { MemoryNetwork, MemoryRouter } from '../../src/p2p/router-memory.ts'
 import { Slots } from '../../src/p2p/slots.ts'
 import { Announcer } from '../../src/tasks/announce.ts'
 import type { FleetNode, TaskContext, TaskSettings } from '../../src/tasks/context.ts'
+import { FetchQueue } from '../../src/tasks/fetch-queue.ts'
 import { Jobs } from '../../src/tasks/jobs.ts'
 import { Collector } from '../../src/tasks/space/collector.ts'
 import { Space } from '../../src/tasks/space/space.ts'
@@ -114,7 +115,7 @@ export class FakeFleet {
     const parts = { ...store, jobs, logger, node: this.#node(), announcer: new Announcer({ router: this.#router, logger }), uses: new Uses({ ...store, logger }) }
     this.space = new Space({ ...parts, collector: new Collector(parts) }, { quotaBytes: null, minFreeBytes: 0, minCopies: 1 })
     this.context = {
-      ...parts, nix, space: this.space, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
+      ...parts, nix, space: this.space, queue: new FetchQueue(4), pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
       settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())

@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { BanJson, CollectionJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, CollectionJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, QueueJson, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -106,6 +106,11 @@ export const someProgress: Progress = {
 
 const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
 
+const queue: QueueJson = [
+  { position: 1, narHash: GOOD_HASH, name: 'web-1', priority: 10, since: '2026-03-01T12:00:00.000Z' },
+  { position: 2, narHash: BAD_HASH, name: null, priority: 0, since: '2026-03-01T12:00:00.000Z' },
+]
+
 const usage: UsageJson = {
   quotaBytes: 214_748_364_800, usedBytes: 1_100_000_000, claimedBytes: 0, catalogBytes: 200_704, freeBytes: 53_687_091_200, minFreeBytes: 1_073_741_824, paused: null,
   images: [
@@ -150,6 +155,12 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
     makePrivate: request => ({ ...known(request.ref), private: request.private }),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
+    cancelFetch: ({ ref }) => {
+      if (known(ref) === goodImage) throw new NarvikError('conflict', `Cannot cancel ${GOOD_HASH}: found it verified, needed a fetch under way`, { hint: 'To remove an image that is here: narvik rm' })
+      return Promise.resolve(known(ref))
+    },
+    queue: () => queue,
+    moveInQueue: ({ position }) => position === 1 ? queue.toReversed().map((waiting, index) => ({ ...waiting, position: index + 1 })) : queue,
     pinImage: ({ ref, pinned }) => ({ ...known(ref), pinned }),
     collectGarbage: ({ dryRun = false }) => Promise.resolve({ ...collection, dryRun }),
     usage: () => Promise.resolve(usage),
