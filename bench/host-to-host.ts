@@ -14,6 +14,8 @@ const GIB = 1024 ** 3
 interface FetchTimes {
   readonly total: number
   readonly phases: Readonly<Record<string, number>>
+  /** CPU seconds of the two daemons, which load on the machine hardly changes. */
+  readonly cpu: { readonly provider: number, readonly receiver: number }
 }
 
 /** One image of 1 GiB from daemon to daemon, beside `nix copy` of the same path from a binary cache; turn by turn, after one of each. */
@@ -28,7 +30,7 @@ export async function benchHostToHost({ runs = 3 }: { runs?: number } = {}): Pro
     const fetches: FetchTimes[] = []
     const copies: number[] = []
     for (let run = 0; run <= runs; run++) {
-      const fetched = await timeFetch(receiver, image)
+      const fetched = await timeFetch(provider, receiver, image)
       const copied = await cache.copy()
       if (run === 0) continue
       fetches.push(fetched)
@@ -41,7 +43,9 @@ export async function benchHostToHost({ runs = 3 }: { runs?: number } = {}): Pro
   }
 }
 
-async function timeFetch({ client }: Host, { narHash }: ImageJson): Promise<FetchTimes> {
+async function timeFetch(provider: Host, receiver: Host, { narHash }: ImageJson): Promise<FetchTimes> {
+  const { client } = receiver
+  const before = [await provider.usage(), await receiver.usage()] as const
   const phases: Record<string, number> = {}
   let phase = 'finding'
   const started = performance.now()
@@ -55,8 +59,12 @@ async function timeFetch({ client }: Host, { narHash }: ImageJson): Promise<Fetc
   await client.fetch({ ref: narHash }, { onProgress: progress => { if (progress.phase !== phase) enter(progress.phase) } })
   enter('done')
   const total = performance.now() - started
+  const cpu = {
+    provider: (await provider.usage()).cpuSeconds - before[0].cpuSeconds,
+    receiver: (await receiver.usage()).cpuSeconds - before[1].cpuSeconds,
+  }
   await client.remove(narHash)
-  return { total, phases }
+  return { total, phases, cpu }
 }
 
 function report(fetches: readonly FetchTimes[], copies: readonly number[]): Result[] {
@@ -72,6 +80,7 @@ function report(fetches: readonly FetchTimes[], copies: readonly number[]): Resu
       ratios: [{ against: 'nix copy from a plain-HTTP binary cache', ratio: total / copy, budget: 1 }],
       notes: [
         `of the fetch: finding ${phase('finding').toFixed(0)} ms, receiving ${phase('receiving').toFixed(0)} ms, sealing and verifying ${phase('verifying').toFixed(0)} ms, publishing ${phase('publishing').toFixed(0)} ms`,
+        `CPU time: provider ${median(fetches.map(({ cpu }) => cpu.provider)).toFixed(2)} s, receiver ${median(fetches.map(({ cpu }) => cpu.receiver)).toFixed(2)} s`,
         'Narvik encrypts and makes every byte durable before the image is shown; the binary cache is not encrypted, and Nix leaves the bytes to the page cache',
       ],
     },

@@ -48,7 +48,11 @@ export class Host {
     const dir = options.dir ?? await mkdtemp(join(tmpdir(), 'narvik-bench-host-'))
     await mkdir(dir, { recursive: true })
     const child = spawnDaemon(dir, options)
-    for await (const line of printedBy(child)) return new Host(child, dir, ready.parse(JSON.parse(line)))
+    for await (const line of printedBy(child)) {
+      const said = ready.safeParse(JSON.parse(line))
+      if (said.success) return new Host(child, dir, said.data)
+      throw new Error(`Cannot start a daemon: it says ${line}`)
+    }
     throw new Error(`Cannot start a daemon: found its end, needed the line that says it is ready${options.logFile === undefined ? '' : `; its log is ${options.logFile}`}`)
   }
 

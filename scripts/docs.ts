@@ -4,6 +4,7 @@ import { pathToFileURL } from 'node:url'
 import { renderConfigPage, renderExample } from './config-docs.ts'
 import { row } from './markdown-row.ts'
 import { ERROR_CODES } from '../src/errors.ts'
+import { REASONS, STAGE_REASONS } from '../src/image/reasons.ts'
 import * as limits from '../src/limits.ts'
 
 const ROOT = new URL('../', import.meta.url)
@@ -11,6 +12,7 @@ const ROOT = new URL('../', import.meta.url)
 if (import.meta.url === pathToFileURL(process.argv[1] ?? '').href) {
   writeFileSync(new URL('docs/LIMITS.md', ROOT), renderLimits())
   writeFileSync(new URL('docs/ERRORS.md', ROOT), renderErrors())
+  writeFileSync(new URL('docs/REASONS.md', ROOT), renderReasons())
   writeFileSync(new URL('docs/CONFIG.md', ROOT), renderConfigPage())
   writeFileSync(new URL('config/narvik.example.toml', ROOT), renderExample())
 }
@@ -50,6 +52,28 @@ ${rows.join('\n')}
 
 An exit code says what sort of failure it was: 0 done, 1 failed, 2 wrong usage, 3 daemon not reachable, 4 not found,
 5 verification failed, 6 refused by policy, 7 timed out.
+`
+}
+
+/** The text of docs/REASONS.md. */
+export function renderReasons(): string {
+  const reasons = Object.entries(REASONS).map(([code, { meaning, next }]) => row([`\`${code}\``, meaning, next]))
+  const stages = Object.entries(STAGE_REASONS).map(([stage, code]) => row([`\`${stage}\``, `\`${code}\``]))
+  return `# Reasons
+
+Why an image is not verified, as a code that scripts may rely on: \`reasonCode\` of an image, \`code\` of a journal entry and of an event, the label
+\`reason\` of the metrics. Made from [src/image/reasons.ts](../src/image/reasons.ts) (\`node scripts/docs.ts\`). A try that an error ended has the code of
+that error in its place ([ERRORS.md](ERRORS.md)): \`no-provider\`, \`peer-failed\`, \`disk-full\` and so on.
+
+${row(['code', 'meaning', 'what to do'])}
+${row(['---', '---', '---'])}
+${reasons.join('\n')}
+
+An image is rejected by the first stage of the verify pipeline that fails:
+
+${row(['stage', 'code'])}
+${row(['---', '---'])}
+${stages.join('\n')}
 `
 }
 

@@ -41,6 +41,7 @@ async function run(action: Action, { json = false, socket, watch = false }: Comm
       })
       bar.clear()
       if ('stream' in outcome) await writeAll(outcome.stream)
+      else if ('answers' in outcome) for await (const answer of outcome.answers) print(answer, { json })
       else print(outcome, { json, onCleanScreen: watch && stdout.isTTY })
       if (watch) await delay(1000)
     } while (watch)

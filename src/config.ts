@@ -67,6 +67,13 @@ const configSchema = z.strictObject({
     level: z.enum(LOG_LEVELS).describe('debug, info, warn or error.'),
     format: z.enum(['json', 'text']).describe('text, or json: a document a line; under systemd the default is json.'),
   }).describe('What the daemon writes to standard error.'),
+  metrics: z.strictObject({
+    port: z.int().min(0).max(65535).nullable().meta({
+      description: 'TCP port on which /metrics is answered for Prometheus; 0 is a free one. Not set: only the control socket and `narvik metrics` tell them.',
+      examples: [4651],
+    }),
+    host: z.union([z.ipv4(), z.ipv6()]).describe('Address of this host that the port is opened on; whoever reaches it can read the metrics, and nothing else.'),
+  }).describe('What Prometheus is told.'),
   nix: z.strictObject({
     enabled: z.boolean().describe('Whether Nix is asked about store paths, where it is installed.'),
     binDir: path.nullable().meta({ description: 'Directory with the nix program. Not set: the one on PATH.', examples: ['/run/current-system/sw/bin'] }),
@@ -174,6 +181,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     peers: { allow: [], deny: [] },
     sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
+    metrics: { port: null, host: '127.0.0.1' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000, atOnce: 4 },

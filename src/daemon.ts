@@ -5,6 +5,8 @@ import type { Tasks } from './control/api.ts'
 import { createControlServer } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
+import { Metrics } from './metrics/metrics.ts'
+import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd } from './notify.ts'
@@ -17,6 +19,7 @@ import { Content } from './store/content.ts'
 import type { ImageRow } from './store/image-row.ts'
 import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
+import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
@@ -56,16 +59,13 @@ const BAN_MS = 60 * 60 * 1000
  * the others; what was started last is stopped first.
  */
 export async function runDaemon(config: Config, { onReady, load }: DaemonHooks): Promise<number> {
-  const logger = createLogger(config.log)
+  const events = new Events()
+  const logger = telling(createLogger(config.log), events)
   const ended = untilSignal(logger)
   const hangups = countHangups()
   await using stack = new AsyncDisposableStack()
 
-  const content = await Content.open(config.dataDir)
-  stack.defer(() => { content.close() })
-  const catalog = Catalog.open(join(config.dataDir, 'catalog.db'))
-  stack.defer(() => { catalog.close() })
-  await reconcile(catalog, content, { logger })
+  const { content, catalog } = await openStore(config, logger, stack)
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
@@ -84,8 +84,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
     catalog, content, node, nix, uses, space, queue, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
     get settings() { return settings },
   }
+  stack.defer(tellOf({ ...context, events }))
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
-  const tasks: Tasks = createTasks(context, { version: await readVersion(), startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null })
+  const version = await readVersion()
+  const metrics = stack.use(new Metrics({ ...context, events }, { version }))
+  const tasks: Tasks = createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
 
   await reviewTrust(context)
 
@@ -101,6 +104,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
+  stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
   stack.defer(startLooking(context))
   const reload = new Reload({ keyring, node, logger, settle: async next => {
@@ -128,6 +132,24 @@ async function sayStopping(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
+}
+
+/** What this host remembers, with rows and files made to agree. */
+async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDisposableStack): Promise<{ readonly content: Content, readonly catalog: Catalog }> {
+  const content = await Content.open(dataDir)
+  stack.defer(() => { content.close() })
+  const catalog = Catalog.open(join(dataDir, 'catalog.db'))
+  stack.defer(() => { catalog.close() })
+  await reconcile(catalog, content, { logger })
+  return { content, catalog }
+}
+
+/** Opens the port for Prometheus where one is configured; answers with how to close it. */
+async function startMetricsServer({ metrics: { host, port } }: Config, { metrics, logger }: { readonly metrics: Metrics, readonly logger: Logger }): Promise<() => Promise<void>> {
+  if (port === null) return () => Promise.resolve()
+  const server = new MetricsServer({ text: () => metrics.text(), logger }, { host, port })
+  logger.info('metrics', { host, port: await server.start() })
+  return () => server.stop()
 }
 
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */

@@ -27,6 +27,7 @@ export const ERROR_CODES = {
   'corrupt-catalog': { exit: 1, http: 500, meaning: 'The catalog can not be read, or is of a newer Narvik.' },
   'peer-failed': { exit: 1, http: 502, meaning: 'A peer broke the protocol, disappeared or stalled.' },
   'nix-failed': { exit: 1, http: 502, meaning: 'Nix failed; the message has what it said.' },
+  'unhealthy': { exit: 1, http: 500, meaning: '`narvik doctor` found something that keeps this host from working.' },
   'cancelled': { exit: 1, http: 409, meaning: 'Somebody gave the fetch up with `narvik cancel`.' },
   'interrupted': { exit: 1, http: 503, meaning: 'The daemon is stopping; what was received is kept and goes on after the next start.' },
 } as const satisfies Record<string, { exit: number, http: number, meaning: string }>
@@ -58,6 +59,11 @@ export class NarvikError extends Error {
 /** Whether `error` is a NarvikError, of one of the given codes where there are any. */
 export function isNarvikError(error: unknown, ...codes: ErrorCode[]): error is NarvikError {
   return error instanceof NarvikError && (codes.length === 0 || codes.includes(error.code))
+}
+
+/** The code of anything that was thrown; what is none of ours is a mistake of ours. */
+export function codeOf(error: unknown): ErrorCode {
+  return error instanceof NarvikError ? error.code : 'internal'
 }
 
 /** The text of anything that was thrown. */

@@ -27,6 +27,11 @@ export const MAX_CHUNK_BYTES = 256 * KIB
 /** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
 export const MAX_CHUNKS = 3_800_000
 
+/** Bytes of a NAR from which on a tree is hashed while it is received: below, reading it at the end takes no longer than starting that. */
+export const MIN_FOLLOWED_BYTES = 8 * MIB
+/** Trees that are hashed while they are received, at once; each takes two threads and some 25 MB. Further ones are read at the end. */
+export const MAX_FOLLOWED_TREES = 2
+
 /** Bytes of the metadata in a reply; room for an image with thousands of references. */
 export const MAX_METADATA_BYTES = 1 * MIB
 /** References of one image. */
@@ -165,6 +170,8 @@ export const MAX_CONTROL_BODY_BYTES = 1 * MIB
 export const CONTROL_REQUEST_TIMEOUT_MS = 10 * SECOND
 /** Milliseconds that the control server waits, when it stops, for answers that are under way. */
 export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
+/** Events that wait for one slow reader of the control socket; what comes on top of them is counted and left out. */
+export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
@@ -220,7 +227,7 @@ export const ROOM_LOOK_MS = 2 * SECOND
 /** Bytes received after which a fetch looks at the disk and at the quota again. */
 export const ROOM_CHECK_BYTES = 8 * MIB
 
-/** Bytes read from, or written to, a file at once: whole wire buffers, so that none is split. */
-export const FILE_BUFFER_BYTES = 4 * WIRE_BUFFER_BYTES
+/** Bytes read from, or written to, a file at once: a whole wire buffer, so that none is split. Larger ones save CPU time and cost memory for each peer. */
+export const FILE_BUFFER_BYTES = WIRE_BUFFER_BYTES
 /** Bytes of a file up to which it is read and written without a turn of the event loop for each call: that would take ten times as long as the call. */
 export const SMALL_FILE_BYTES = 64 * KIB

@@ -22,8 +22,8 @@ const RULES = {
   limits: { files: ['limits.ts'], own: [], outside: [] },
   log: { files: ['log.ts'], own: ['errors', 'limits'], outside: ['node:*', 'pino'] },
   mismatch: { files: ['mismatch.ts'], own: [], outside: ['zod'] },
-  'key files': { files: ['secret-file.ts', 'fleet-key.ts'], own: ['errors'], outside: ['node:*'] },
   config: { files: ['config.ts', 'config/'], own: ['errors', 'limits', 'log', 'mismatch', 'byte size'], outside: ['node:*', 'smol-toml', 'zod'] },
+  'key files': { files: ['secret-file.ts', 'fleet-key.ts'], own: ['errors'], outside: ['node:*'] },
   notify: { files: ['notify.ts'], own: ['errors', 'limits', 'log'], outside: ['node:*'] },
 
   image: { files: ['image/'], own: ['errors', 'limits'], outside: ['zod', '@napi-rs/blake-hash'] },
@@ -54,6 +54,8 @@ const RULES = {
     own: ['errors', 'limits', 'log', 'config', 'image', 'nar', 'nix formats', 'nix command', 'store', 'verify', 'p2p', 'control api'],
     outside: ['node:*', 'it-pipe', 'zod'],
   },
+
+  metrics: { files: ['metrics/'], own: ['control api', 'tasks', 'p2p', 'image', 'errors', 'limits', 'log'], outside: ['node:*'] },
 
   'control api': { files: ['control/api.ts'], own: ['errors', 'limits', 'image'], outside: ['zod'] },
   'control server': { files: ['control/'], own: ['control api', 'tasks', 'errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'fastify', 'zod'] },

@@ -35,7 +35,7 @@ export async function requireSpace(dir: string, bytes: number): Promise<void> {
 /** The last lines of each log in the directory; it is gone when somebody could look for them. */
 export function lastWords(dir: string): string[] {
   const logs = readdirSync(dir, { recursive: true, encoding: 'utf8' }).filter(name => name.endsWith('.log'))
-  return logs.flatMap(name => readFileSync(join(dir, name), 'utf8').trim().split('\n').slice(-5).map(line => `${name}: ${line}`))
+  return logs.flatMap(name => readFileSync(join(dir, name), 'utf8').trim().split('\n').filter(line => line !== '').slice(-5).map(line => `${name}: ${line}`))
 }
 
 /** Removes what runs have left that are no more. */

@@ -3,6 +3,7 @@ import { NarvikError } from '../errors.ts'
 import { parseRef, refText } from '../image/ref.ts'
 import { isPolicyRefusal } from '../image/verdict.ts'
 import type { VerifyReportJson } from '../control/api.ts'
+import type { ControlClient } from '../control/client.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
 import { collectionView, queueView, usageView } from './space-views.ts'
@@ -128,6 +129,28 @@ export function unban(peerId: string): Action {
 
 export function transfers(): Action {
   return async ({ client }) => answer(await client().transfers(), views.transfersView)
+}
+
+export function metrics(): Action {
+  return async ({ client }) => {
+    const text = await client().metrics()
+    return { json: { metrics: parseExposition(text) }, text: () => text.trimEnd() }
+  }
+}
+
+/** Name, labels and value of each line that is no comment. */
+function parseExposition(text: string): { readonly name: string, readonly labels: Record<string, string>, readonly value: number }[] {
+  return [...text.matchAll(/^(\w+)(?:\{(.*)\})? (\S+)$/gm)].map(([, name = '', labels = '', value]) => ({
+    name, labels: Object.fromEntries(Array.from(labels.matchAll(/(\w+)="((?:[^"\\]|\\.)*)"/g), ([, label = '', of = '']) => [label, of])), value: Number(value),
+  }))
+}
+
+export function events(): Action {
+  return ({ client }) => Promise.resolve({ answers: eachEvent(client()) })
+}
+
+async function * eachEvent(client: ControlClient): AsyncGenerator<Answer> {
+  for await (const event of client.events()) yield answer(event, views.eventView)
 }
 
 function answer<T>(json: T, view: (json: T, paint: Paint) => string): Answer {

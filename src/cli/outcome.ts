@@ -4,7 +4,7 @@ import type { NarvikError } from '../errors.ts'
 import type { Paint } from './table.ts'
 
 /** What a command comes to. */
-export type Outcome = Answer | { readonly stream: AsyncIterable<Uint8Array> }
+export type Outcome = Answer | { readonly answers: AsyncIterable<Answer> } | { readonly stream: AsyncIterable<Uint8Array> }
 
 export interface Answer {
   /** The document that `--json` prints. */

@@ -3,8 +3,9 @@ import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
 import { MAX_PRIORITY } from '../control/api.ts'
 import { NarvikError } from '../errors.ts'
-import { fleetCreate, fleetShow } from './fleet.ts'
 import { configCheck } from './config.ts'
+import { doctor } from './doctor/doctor.ts'
+import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
@@ -41,8 +42,8 @@ export function createProgram(version: string, runner: Runner): Command {
   addOnline(program, runner)
   addOffline(program, runner)
   addQueue(program, runner)
-  addFleet(program, runner)
   addConfig(program, runner)
+  addFleet(program, runner)
   settle(program)
   return program
 }
@@ -147,6 +148,12 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((peer: string, options: CommonOptions) => run(online.unban(peer), options))
   watchable(program.command('transfers')).description('show what is being received and sent')
     .action((options: CommonOptions) => run(online.transfers(), options))
+  common(program.command('doctor')).description('look at all that a daemon needs of this host, and say what to do')
+    .action((options: CommonOptions) => run(doctor(process.env), options))
+  common(program.command('metrics')).description('print the metrics as Prometheus reads them')
+    .action((options: CommonOptions) => run(online.metrics(), options))
+  common(program.command('events')).description('follow what happens, until Ctrl-C')
+    .action((options: CommonOptions) => run(online.events(), options))
 }
 
 function addQueue(program: Command, { run }: Runner): void {
@@ -166,18 +173,18 @@ function addOffline(program: Command, { run }: Runner): void {
     .action((dest: string, options: CommonOptions) => run(restore(dest), options))
 }
 
+function addConfig(program: Command, { run }: Runner): void {
+  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
+  common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
+    .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
+}
+
 function addFleet(program: Command, { run }: Runner): void {
   const fleet = program.command('fleet').description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
   common(fleet.command('create <FILE>')).description('make a new key')
     .action((file: string, options: CommonOptions) => run(fleetCreate(file), options))
   common(fleet.command('show <FILE>')).description('print the fingerprint of a key, never the key')
     .action((file: string, options: CommonOptions) => run(fleetShow(file), options))
-}
-
-function addConfig(program: Command, { run }: Runner): void {
-  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
-  common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
-    .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
 }
 
 function common(command: Command): Command {

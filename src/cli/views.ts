@@ -1,6 +1,6 @@
 import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
-import type { BanJson, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
+import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
 import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
@@ -115,6 +115,23 @@ export function transfersView(transfers: readonly TransferJson[], paint: Paint):
     ]
   })
   return table(['DIRECTION', 'IMAGE', 'PHASE', 'DONE', 'RATE', 'ETA', 'PEERS'], rows, paint)
+}
+
+/** One line for each thing that happens. */
+export function eventView(event: HostEvent, paint: Paint): string {
+  return `${formatTime(event.at)}  ${paint('bold', event.type.padEnd(5))}  ${harmless(eventText(event))}`
+}
+
+function eventText(event: HostEvent): string {
+  const code = 'code' in event && event.code !== null ? ` [${event.code}]` : ''
+  const because = 'reason' in event && event.reason !== null ? `: ${event.reason}` : ''
+  switch (event.type) {
+    case 'image': return `${event.name ?? event.narHash}  ${[event.from, event.to].map(state => state ?? 'none').join(' -> ')}${code}${because}`
+    case 'work': return `${event.kind} ${event.name ?? event.narHash} ${event.event}${code}${because}`
+    case 'peer': return `${event.peerId} ${event.event}${because}`
+    case 'log': return `${event.level}: ${event.message}${Object.entries(event.fields).map(([key, value]) => ` ${key}=${value}`).join('')}`
+    case 'lost': return `${plural(event.count, 'event')} left out: this reader was too slow`
+  }
 }
 
 function journalLines({ at, from, to, event, reason, evidence }: JournalEntryJson, paint: Paint): string {

@@ -88,6 +88,8 @@ export const imageSchema = z.object({
   pinned: z.boolean(),
   /** Why it is not verified. */
   reason: z.string().nullable(),
+  /** The same as a code of docs/REASONS.md. */
+  reasonCode: z.string().nullable(),
   /** What a person should know of a good image, for instance why Nix's metadata is absent. */
   note: z.string().nullable(),
 })
@@ -123,6 +125,7 @@ export const evidenceSchema: z.ZodType<Evidence> = z.object({
     detail: z.string().nullable(),
   }))),
   notes: z.exactOptional(z.array(z.string())),
+  error: z.exactOptional(z.string()),
 })
 
 export const journalEntrySchema = z.object({
@@ -131,6 +134,8 @@ export const journalEntrySchema = z.object({
   to: z.enum(STATES).nullable(),
   event: z.string(),
   reason: z.string(),
+  /** The reason as a code of docs/REASONS.md; null where the image became verified or was removed. */
+  code: z.string().nullable(),
   evidence: evidenceSchema.nullable(),
 })
 export type JournalEntryJson = z.output<typeof journalEntrySchema>
@@ -181,6 +186,8 @@ export const statusSchema = z.object({
   uptimeSeconds: rate,
   /** Connected peers. */
   peers: count,
+  /** Peers in the routing table of the DHT. */
+  dhtPeers: count,
   /** Images per state. */
   images: z.object({ wanted: count, receiving: count, quarantined: count, verified: count, rejected: count }),
   dataDir: z.string(),
@@ -328,6 +335,22 @@ export const eventSchema = z.discriminatedUnion('type', [
 ])
 export type ControlEvent = z.output<typeof eventSchema>
 
+const image = { narHash: sri, name: z.string().nullable() }
+
+/** What happens on this host, as `GET /v1/events` tells it. */
+export const hostEventSchema = z.discriminatedUnion('type', [
+  /** A change of state; `event` and `code` are those of the journal. */
+  z.object({ at: time, type: z.literal('image'), ...image, event: z.string(), from: z.enum(STATES).nullable(), to: z.enum(STATES).nullable(), reason: z.string(), code: z.string().nullable() }),
+  /** Work on an image; `code` and `reason` are those of the error where it failed. */
+  z.object({ at: time, type: z.literal('work'), ...image, kind: z.string(), event: z.enum(['started', 'done', 'failed']), code: z.string().nullable(), reason: z.string().nullable() }),
+  z.object({ at: time, type: z.literal('peer'), peerId: z.string(), event: z.enum(['connected', 'disconnected', 'banned']), reason: z.string().nullable() }),
+  /** A warning or an error of the daemon's log. */
+  z.object({ at: time, type: z.literal('log'), level: z.enum(['warn', 'error']), message: z.string(), fields: z.record(z.string(), z.string()) }),
+  /** Events that were left out, because the reader was slow. */
+  z.object({ at: time, type: z.literal('lost'), count }),
+])
+export type HostEvent = z.output<typeof hostEventSchema>
+
 export const EVENT_STREAM = 'application/x-ndjson'
 
 export type Awaitable<T> = T | Promise<T>
@@ -368,4 +391,8 @@ export interface Tasks {
   /** The ban as it was; `not-found` where there is none in force. */
   unban(request: { readonly peerId: string }): Awaitable<BanJson>
   transfers(): Awaitable<TransferJson[]>
+  /** Calls `listener` with everything that happens from now on; returns how to stop that. */
+  follow(listener: (event: HostEvent) => void): () => void
+  /** In Prometheus' text format. */
+  metrics(): Promise<string>
 }

@@ -3,10 +3,10 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, imageDetailsSchema, imageListSchema, imageSchema,
-  installResultSchema, peerListSchema, queueSchema, statusSchema, transferListSchema, usageSchema, verifyReportSchema,
-  type BanJson, type CollectionJson, type ErrorBody, type ExportResultJson, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson,
-  type Progress, type QueueJson, type StatusJson, type TransferJson, type UsageJson, type VerifyReportJson,
+  banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, hostEventSchema, imageDetailsSchema,
+  imageListSchema, imageSchema, installResultSchema, peerListSchema, queueSchema, statusSchema, transferListSchema, usageSchema, verifyReportSchema,
+  type BanJson, type CollectionJson, type ErrorBody, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson,
+  type PeerJson, type Progress, type QueueJson, type StatusJson, type TransferJson, type UsageJson, type VerifyReportJson,
 } from './api.ts'
 
 export interface CallOptions {
@@ -87,6 +87,30 @@ export class ControlClient {
 
   gc(request: { readonly freeBytes?: number, readonly dryRun?: boolean }, options?: WorkOptions): Promise<CollectionJson> {
     return this.#work('/v1/gc', request, collectionSchema, options)
+  }
+
+  /** In Prometheus' text format. */
+  async metrics({ signal }: CallOptions = {}): Promise<string> {
+    const response = await this.#send('GET', '/metrics', undefined, signal)
+    if (response.statusCode !== 200) throw failure(checked(errorAnswerSchema, await readDocument(response, signal)).error)
+    let text = ''
+    for await (const part of readText(response, signal)) {
+      text += part
+      limit(text)
+    }
+    return text
+  }
+
+  /** What happens from now on, until the signal aborts; ends with `unreachable` when the daemon does. */
+  async * events({ signal }: CallOptions = {}): AsyncGenerator<HostEvent, never> {
+    const response = await this.#send('GET', '/v1/events', undefined, signal)
+    if (response.headers['content-type'] !== EVENT_STREAM) throw failure(checked(errorAnswerSchema, await readDocument(response, signal)).error)
+    for await (const line of readLines(response, signal)) {
+      const event = hostEventSchema.safeParse(parse(line))
+      // What only a newer daemon tells is left out.
+      if (event.success) yield event.data
+    }
+    throw connectionLost()
   }
 
   import(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean }, options?: WorkOptions): Promise<ImageJson> {

@@ -21,6 +21,11 @@ export interface Route {
   readonly prepare: (fields: unknown) => Run
 }
 
+/** Answered with a document a line for as long as the client listens. */
+export const EVENTS_URL = '/v1/events'
+/** Answered in Prometheus' text format, where Prometheus looks for it. */
+export const METRICS_URL = '/metrics'
+
 export const ROUTES: readonly Route[] = [
   short('GET', '/v1/status', noFields, tasks => tasks.status()),
   short('GET', '/v1/peers', noFields, tasks => tasks.peers()),

@@ -7,7 +7,8 @@ import { CONTROL_REQUEST_TIMEOUT_MS, CONTROL_STOP_TIMEOUT_MS, MAX_CONTROL_BODY_B
 import type { Logger } from '../log.ts'
 import { EVENT_STREAM, type ControlEvent, type Progress, type Tasks } from './api.ts'
 import { failureOf, toNarvikError } from './failure.ts'
-import { ROUTES, type Route } from './routes.ts'
+import { Outbox } from './outbox.ts'
+import { EVENTS_URL, METRICS_URL, ROUTES, type Route } from './routes.ts'
 import { listenOnSocket } from './socket.ts'
 
 export interface ControlServerInit {
@@ -56,6 +57,8 @@ export class ControlServer {
     app.setErrorHandler((error, _request, reply) => { this.#sendFailure(reply, error) })
     app.setNotFoundHandler(notFound)
     for (const route of ROUTES) app.route({ method: route.method, url: route.url, handler: (request, reply) => this.#handle(route, request, reply) })
+    app.route({ method: 'GET', url: METRICS_URL, handler: (request, reply) => this.#tellMetrics(request, reply) })
+    app.route({ method: 'GET', url: EVENTS_URL, handler: (request, reply) => this.#follow(request, reply) })
   }
 
   /** Resolves when the socket answers. */
@@ -108,6 +111,28 @@ export class ControlServer {
     response.end()
   }
 
+  async #tellMetrics(request: FastifyRequest, reply: FastifyReply): Promise<string> {
+    fieldsOf(request)
+    void reply.type('text/plain; version=0.0.4; charset=utf-8')
+    return this.#tasks.metrics()
+  }
+
+  /** Tells what happens until the client goes away or the daemon stops. */
+  async #follow(request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
+    this.#stopping.signal.throwIfAborted()
+    fieldsOf(request)
+    this.#track(reply.raw)
+    reply.hijack()
+    reply.raw.writeHead(200, { 'content-type': EVENT_STREAM })
+    reply.raw.flushHeaders()
+    const outbox = new Outbox(reply.raw)
+    const unfollow = this.#tasks.follow(event => { outbox.send(event) })
+    await untilClosed(reply.raw, this.#stopping.signal)
+    unfollow()
+    reply.raw.end()
+    return reply
+  }
+
   #track(response: ServerResponse): void {
     const done = new Promise<void>(resolve => { response.once('close', resolve) })
     this.#underWay.add(done)
@@ -125,6 +150,14 @@ export class ControlServer {
     if (error.code === 'internal') this.#logger.error('a control request failed', { error: error.cause ?? error })
     else this.#logger.debug('a control request was answered with an error', { code: error.code, message: error.message })
   }
+}
+
+/** Resolves when the other end has hung up, or the signal aborts. */
+function untilClosed(response: ServerResponse, signal: AbortSignal): Promise<void> {
+  return new Promise(resolve => {
+    response.once('close', resolve)
+    signal.addEventListener('abort', () => { resolve() }, { once: true })
+  })
 }
 
 function fieldsOf({ method, params, query, body }: FastifyRequest): unknown {

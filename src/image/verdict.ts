@@ -46,6 +46,8 @@ export interface Evidence {
   readonly verdict?: Verdict
   readonly peers?: readonly PeerShare[]
   readonly notes?: readonly string[]
+  /** Code of the error that ended a try. */
+  readonly error?: string
 }
 
 /** Whether it was the policy of this host alone that failed an image: nothing was found wrong with its bytes. */

@@ -1,3 +1,5 @@
+import type { Listing } from '../image/listing.ts'
+import type { FileStamps } from './file-stamps.ts'
 import { runTask } from './thread/pool.ts'
 
 /**
@@ -5,8 +7,16 @@ import { runTask } from './thread/pool.ts'
  * gets 0755 where it is a directory, so that it can still be moved. Symlinks are not followed.
  * @throws NarvikError `unsupported-file`, `unreadable`, `disk-full`, `io-error`.
  */
-export async function sealTree(root: string, { signal }: { signal?: AbortSignal } = {}): Promise<void> {
-  await runTask({ task: 'seal', root }, { signal })
+export async function sealTree(root: string, { signal, stamped }: SealOptions = {}): Promise<{ isAsStamped: boolean }> {
+  const expected = stamped === undefined ? undefined : { columns: stamped.listing.columns, stamps: stamped.stamps.columns }
+  const { isAsStamped = false } = await runTask({ task: 'seal', root, stamped: expected }, { signal })
+  return { isAsStamped }
+}
+
+export interface SealOptions {
+  readonly signal?: AbortSignal
+  /** What the files were when they were written last: the answer says whether each of them was that still, just before it was sealed. */
+  readonly stamped?: { readonly listing: Listing, readonly stamps: FileStamps }
 }
 
 /**

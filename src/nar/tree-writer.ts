@@ -1,8 +1,9 @@
-import { closeSync, constants, openSync, writeSync } from 'node:fs'
+import { closeSync, constants, fstatSync, openSync, writeSync } from 'node:fs'
 import { type FileHandle, open } from 'node:fs/promises'
 import { NarvikError } from '../errors.ts'
 import { SMALL_FILE_BYTES } from '../limits.ts'
 import { OPEN_FILE, TreeCursor, treeError } from './directory.ts'
+import { FileStamps } from './file-stamps.ts'
 import { Flusher } from './flusher.ts'
 import type { Layout } from './layout.ts'
 import { isZero, runsOf } from './sparse.ts'
@@ -13,7 +14,8 @@ import { runTask } from './thread/pool.ts'
  * Calls may overlap; they are done one after another.
  */
 export class TreeWriter {
-  readonly #layout: Layout
+  readonly root: string
+  readonly layout: Layout
   readonly #cursor: TreeCursor
   /** For what goes on beside the writes: a path is good until the cursor moves. */
   readonly #flushCursor: TreeCursor
@@ -26,9 +28,13 @@ export class TreeWriter {
   /** What `sync` has under way; none of these rejects. */
   readonly #flushing = new Set<Promise<unknown>>()
   #closed = false
+  readonly #stamps: FileStamps
+  #isDisturbed = false
 
-  private constructor(root: string, layout: Layout, signal: AbortSignal | undefined) {
-    this.#layout = layout
+  private constructor(root: string, layout: Layout, stamps: FileStamps, signal: AbortSignal | undefined) {
+    this.root = root
+    this.layout = layout
+    this.#stamps = stamps
     this.#cursor = new TreeCursor(root, layout.listing)
     this.#flushCursor = new TreeCursor(root, layout.listing)
     this.#signal = signal
@@ -40,8 +46,14 @@ export class TreeWriter {
    * @throws NarvikError `disk-full`, `io-error`; the reason of `signal`, here and in each later call, when it is aborted.
    */
   static async open(root: string, layout: Layout, { signal }: { signal?: AbortSignal } = {}): Promise<TreeWriter> {
-    await runTask({ task: 'skeleton', root, columns: layout.listing.columns }, { signal })
-    return new TreeWriter(root, layout, signal)
+    const { stamps } = await runTask({ task: 'skeleton', root, columns: layout.listing.columns }, { signal })
+    if (stamps === undefined) throw new NarvikError('internal', `Cannot write to ${root}: found no stamps in the answer, needed them`)
+    return new TreeWriter(root, layout, new FileStamps(stamps), signal)
+  }
+
+  /** How each file was when it was written to last; undefined where somebody else has changed one between two writes. */
+  get stamps(): FileStamps | undefined {
+    return this.#isDisturbed ? undefined : this.#stamps
   }
 
   /**
@@ -51,7 +63,7 @@ export class TreeWriter {
   async write(offset: number, bytes: Uint8Array): Promise<void> {
     return this.#inTurn(async () => {
       let at = 0
-      for (const segment of this.#layout.segments(offset, bytes.length)) {
+      for (const segment of this.layout.segments(offset, bytes.length)) {
         this.#signal?.throwIfAborted()
         if (segment.kind === 'frame') {
           checkFrame(segment.bytes, bytes.subarray(at, at + segment.bytes.length), offset + at)
@@ -60,6 +72,20 @@ export class TreeWriter {
           await this.#writeContents(segment.entry, segment.fileOffset, bytes.subarray(at, at + segment.length))
           at += segment.length
         }
+      }
+    })
+  }
+
+  /**
+   * As `write` of zeros. Where nothing has been written to a file since it was made, nothing is read or written.
+   * @throws NarvikError `invalid-nar` where framing there is not zero.
+   */
+  async writeZeros(offset: number, length: number): Promise<void> {
+    return this.#inTurn(async () => {
+      for (const segment of this.layout.segments(offset, length)) {
+        this.#signal?.throwIfAborted()
+        if (segment.kind === 'frame') checkFrame(segment.bytes, Buffer.alloc(segment.bytes.length), offset)
+        else if (!this.#stamps.isHole(segment.entry)) await this.#writeContents(segment.entry, segment.fileOffset, Buffer.alloc(segment.length))
       }
     })
   }
@@ -117,18 +143,35 @@ export class TreeWriter {
   async #writeContents(entry: number, position: number, bytes: Uint8Array): Promise<void> {
     try {
       this.#dirty.add(entry)
-      if (this.#layout.listing.size(entry) <= SMALL_FILE_BYTES) {
-        writeSmall(this.#cursor.path(entry), bytes, position)
+      if (this.layout.listing.size(entry) <= SMALL_FILE_BYTES) {
+        this.#writeSmall(entry, bytes, position)
         return
       }
       const handle = await this.#file(entry)
+      this.#checkStamp(entry, handle.fd)
       for (const run of runsOf(bytes, position)) {
         const part = bytes.subarray(run.start, run.end)
         if (!run.isZero || !await isHole(handle, position + run.start, part.length)) await writeFully(handle, part, position + run.start)
       }
+      this.#stamps.set(entry, fstatSync(handle.fd))
     } catch (error) {
       throw treeError(error, `write ${this.#cursor.show(entry)}`)
     }
+  }
+
+  #writeSmall(entry: number, bytes: Uint8Array, position: number): void {
+    const fd = openSync(this.#cursor.path(entry), OPEN_TO_WRITE)
+    try {
+      this.#checkStamp(entry, fd)
+      for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written, bytes.length - written, position + written)
+      this.#stamps.set(entry, fstatSync(fd))
+    } finally {
+      closeSync(fd)
+    }
+  }
+
+  #checkStamp(entry: number, fd: number): void {
+    this.#isDisturbed ||= !this.#stamps.has(entry, fstatSync(fd))
   }
 
   async #file(entry: number): Promise<FileHandle> {
@@ -152,15 +195,6 @@ function checkFrame(expected: Buffer, found: Uint8Array, offset: number): void {
   if (expected.equals(found)) return
   const at = expected.findIndex((byte, index) => byte !== found[index])
   throw new NarvikError('invalid-nar', `Cannot take bytes of a NAR: at byte ${offset + at}, found ${String(found[at])}, needed ${String(expected[at])} as the listing says`)
-}
-
-function writeSmall(path: string | Buffer, bytes: Uint8Array, position: number): void {
-  const fd = openSync(path, OPEN_TO_WRITE)
-  try {
-    for (let written = 0; written < bytes.length;) written += writeSync(fd, bytes, written, bytes.length - written, position + written)
-  } finally {
-    closeSync(fd)
-  }
 }
 
 /** Whether the file has only zeros there already; it may not, where a peer that lied has been before. */

@@ -41,6 +41,7 @@ export async function ask<Schema extends z.ZodType>(
     const reason = watchdog.reason ?? error
     stream.abort(reason instanceof Error ? reason : new Error(messageOf(reason)))
     watchdog.stop()
+    traffic.breakOff?.()
     return signal.aborted ? signal.reason : peerFailed(reason, action)
   }
   try {

@@ -5,6 +5,7 @@ import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CO
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { type Ban, Bans, type BanStore } from './bans.ts'
+import { Books, type ProtocolTotals } from './books.ts'
 import { chunksHandler } from './chunks/handler.ts'
 import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
 import { Turns } from './chunks/turns.ts'
@@ -22,6 +23,7 @@ import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
 import { Neighbours } from './neighbours.ts'
 import { PeerLimits } from './peer-limits.ts'
+import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
 import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
 import { Paces, type RateLimits } from './pace.ts'
 import { RecordBook } from './record-book.ts'
@@ -30,6 +32,8 @@ import { DhtRouter } from './router-dht.ts'
 import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
 import { createStack, privateKeyOf, type Stack } from './stack.ts'
+
+export type { PeerInfo } from './peer-info.ts'
 
 export interface NodeComponents {
   readonly logger: Logger
@@ -67,24 +71,6 @@ export interface NodeInit {
   readonly redialMaxMs?: number | undefined
   readonly probeIntervalMs?: number | undefined
   readonly probeTimeoutMs?: number | undefined
-}
-
-export interface PeerInfo {
-  readonly peerId: string
-  /** Multiaddrs of the open connections. */
-  readonly addresses: readonly string[]
-  /** Who dialled; null where there is no connection. */
-  readonly direction: 'inbound' | 'outbound' | null
-  readonly latencyMs: number | null
-  /** What the peer says that it runs. */
-  readonly agent: string | null
-  readonly connectedSince: Date | null
-  readonly banned: boolean
-  /** Exchanges that are going on, in either direction. */
-  readonly streams: number
-  /** Bytes of bodies, in each direction, since the node was made. */
-  readonly received: number
-  readonly sent: number
 }
 
 /** Those that this host serves besides libp2p's own. */
@@ -142,11 +128,12 @@ export class P2pNode implements StreamOpener {
   readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
-  readonly #traffic = new Map<string, Traffic>()
+  readonly #books = new Books(peerId => this.#paces.of(peerId))
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
   readonly #paces = new Paces()
   readonly #narSlots = new Slots(MAX_SERVED_STREAMS)
+  readonly #listeners = new Set<PeerListener>()
   readonly #turns = new Turns({ places: SWARM_PLACES, quantumBytes: SWARM_QUANTUM_BYTES, claimMs: SWARM_CLAIM_MS })
   #turnsTimer: NodeJS.Timeout | undefined
 
@@ -180,17 +167,19 @@ export class P2pNode implements StreamOpener {
 
   async start(): Promise<void> {
     const { stack, router, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
-    const components = { source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.trafficOf(peerId) }
+    const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
-    await this.#handle(META_PROTOCOL, metaHandler({ ...components, slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
-    await this.#handle(NAR_PROTOCOL, narHandler({ ...components, slots: this.#narSlots }, init))
-    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components, closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
-    if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components, source: chunks, turns: this.#turns }, init))
+    await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
+    await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: this.#narSlots }, init))
+    if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components(CLOSURE_PROTOCOL), closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
+    if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components(CHUNKS_PROTOCOL), source: chunks, turns: this.#turns }, init))
     this.#turnsTimer = setInterval(() => { this.#turns.expire(performance.now()) }, SWARM_CLAIM_MS).unref()
     stack.addEventListener('peer:identify', ({ detail }) => { this.#onIdentify(detail) })
+    stack.addEventListener('peer:connect', ({ detail }) => { this.#tell({ peerId: detail.toString(), change: 'connected', reason: null }) })
     stack.addEventListener('peer:disconnect', ({ detail }) => {
       this.#agents.delete(detail.toString())
       this.#parts.limits.forgetIdle()
+      this.#tell({ peerId: detail.toString(), change: 'disconnected', reason: null })
     })
     stack.addEventListener('connection:open', ({ detail }) => { this.#onConnection(detail) })
     router.start()
@@ -232,6 +221,7 @@ export class P2pNode implements StreamOpener {
   ban(peerId: string, ms: number, reason: string): void {
     const { until, times } = this.#parts.bans.add(peerId, ms, reason)
     this.#parts.logger.warn('banned a peer', { peerId, until: new Date(until).toISOString(), times, reason })
+    this.#tell({ peerId, change: 'banned', reason })
     this.#cut(peerId, `banned: ${reason}`)
   }
 
@@ -268,6 +258,12 @@ export class P2pNode implements StreamOpener {
     for (const connection of this.#parts.stack.getConnections()) connection.abort(new Error('the keys of the fleet have changed'))
   }
 
+  /** Calls `listener` when a peer comes, goes or is banned; returns how to stop that. */
+  onPeerChange(listener: PeerListener): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
+  }
+
   /** Calls `listener` each time a peer is connected and has said what it speaks; returns how to stop that. */
   onPeer(listener: (peerId: string) => void): () => void {
     const { stack } = this.#parts
@@ -300,14 +296,14 @@ export class P2pNode implements StreamOpener {
     this.#narSlots.count = uploadSlots
   }
 
-  /** The books of a peer; they live as long as the node. */
+  /** What was received from a peer and sent to it; lives as long as the node. */
   trafficOf(peerId: string): Traffic {
-    let traffic = this.#traffic.get(peerId)
-    if (traffic === undefined) {
-      traffic = { received: 0, sent: 0, pace: this.#paces.of(peerId) }
-      this.#traffic.set(peerId, traffic)
-    }
-    return traffic
+    return this.#books.of(peerId)
+  }
+
+  /** What was received and sent, by protocol. */
+  get traffic(): ReadonlyMap<string, ProtocolTotals> {
+    return this.#books.totals()
   }
 
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {
@@ -320,7 +316,7 @@ export class P2pNode implements StreamOpener {
       const stream = await this.#parts.stack.dialProtocol(peerIdFromString(peerId), protocol, { signal: limit })
       stream.addEventListener('close', release)
       if (stream.timeline.close !== undefined) release()
-      return { stream, signal, traffic: this.trafficOf(peerId) }
+      return { stream, signal, traffic: this.#books.open(peerId, protocol) }
     } catch (error) {
       release()
       signal.throwIfAborted()
@@ -350,6 +346,10 @@ export class P2pNode implements StreamOpener {
       await serving.finally(release)
       this.#serving.delete(serving)
     }, { maxInboundStreams: MAX_INBOUND_STREAMS })
+  }
+
+  #tell(change: PeerChange): void {
+    for (const listener of this.#listeners) listener(change)
   }
 
   #onConnection(connection: Connection): void {

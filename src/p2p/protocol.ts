@@ -79,14 +79,16 @@ export interface OpenStream {
   readonly traffic: Traffic
 }
 
-/** The books of one peer: bytes of bodies. */
+/** Bytes of bodies: of one exchange, or of all with one peer. */
 export interface Traffic {
-  /** Bytes of bodies received from the peer since the node was made. */
+  /** Bytes that were taken from the peer. */
   received: number
-  /** Bytes of bodies sent to the peer. */
+  /** Bytes that were handed over to be sent; counted before they go, so that a peer never counts more than that. */
   sent: number
   /** Keeps the limits of this host; nothing is held back where it is absent. */
-  readonly pace?: Pace
+  readonly pace?: Pace | undefined
+  /** Says that the exchange did not end in order: what became of its bytes is not known here. */
+  breakOff?(): void
 }
 
 /** One end of a protocol: serves the stream to its end, and never rejects. */

@@ -12,7 +12,7 @@ export interface ServeComponents {
   readonly logger: Logger
   /** Aborts when the node stops. */
   readonly stopping: AbortSignal
-  /** The books of a peer. */
+  /** Opens the account of an exchange with a peer. */
   readonly trafficOf: (peerId: string) => Traffic
 }
 
@@ -43,12 +43,14 @@ export function serve<Schema extends z.ZodType>(
     const reader = new StreamReader(stream)
     const watchdog = new Watchdog(stream, { signal: stopping, stallMs })
     const peerId = remotePeer.toString()
+    const traffic = trafficOf(peerId)
     try {
       const request = await watchdog.wait(readRequest(reader, schema), 'whole request', headerTimeoutMs)
-      await reply({ stream, request, watchdog, traffic: trafficOf(peerId) })
+      await reply({ stream, request, watchdog, traffic })
       await watchdog.wait(stream.close({ signal: watchdog.signal }), 'room for the last bytes')
     } catch (error) {
       const reason = watchdog.reason ?? error
+      traffic.breakOff?.()
       stream.abort(reason instanceof Error ? reason : new Error(messageOf(reason)))
       const level = isNarvikError(reason) && !isNarvikError(reason, 'peer-failed', 'interrupted') ? 'warn' : 'debug'
       logger[level]('gave up serving a peer', { peerId, protocol: stream.protocol, reason: messageOf(reason) })

@@ -17,6 +17,7 @@ export class StreamReader {
   /** Bytes that wait here, and what their buffers cost. */
   #queued = 0
   #received = 0
+  #taken = 0
   #ended = false
   #error: Error | undefined
   #resuming = false
@@ -41,12 +42,18 @@ export class StreamReader {
     return this.#received
   }
 
+  /** Bytes that were taken so far. */
+  get taken(): number {
+    return this.#taken
+  }
+
   /** At most `max` bytes that are here already; undefined where none are. */
   takeNow(max: number): Uint8Array | undefined {
     const first = this.#queue[0]
     if (first === undefined) return undefined
     const taken = first.byteLength <= max ? first : first.subarray(0, max)
     this.#queued -= taken.byteLength
+    this.#taken += taken.byteLength
     if (taken === first) {
       this.#queue.shift()
       this.#queued -= BUFFER_COST

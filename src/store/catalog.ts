@@ -54,6 +54,18 @@ interface Step {
   readonly details: TransitionDetails
 }
 
+/** A step of the journal that was just written. */
+export interface CatalogStep {
+  readonly narHash: NarHash
+  readonly event: JournalEvent
+  readonly from: ImageState | null
+  readonly to: ImageState | null
+  readonly reason: string
+  readonly evidence: Evidence | null
+}
+
+type StepListener = (step: CatalogStep) => void
+
 /**
  * The database of images, their states and the evidence for each state. All methods are synchronous, and each one that
  * writes is one transaction, on disk when it returns. One process at a time has a catalog open: the lock that
@@ -72,6 +84,9 @@ export class Catalog {
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
+  readonly #listeners = new Set<StepListener>()
+  /** Steps of the transaction that is open. */
+  #steps: CatalogStep[] = []
 
   private constructor(database: Database, now: () => Date) {
     this.#database = database
@@ -92,6 +107,12 @@ export class Catalog {
 
   close(): void {
     this.#database.close()
+  }
+
+  /** Calls `listener` with every step of the journal once it is on disk; returns how to stop that. */
+  onStep(listener: StepListener): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
   }
 
   get(narHash: NarHash): ImageRow | undefined {
@@ -319,7 +340,11 @@ export class Catalog {
   }
 
   #write<Result>(action: string, change: () => Result): Result {
-    return run(action, () => this.#database.transaction(change).immediate())
+    if (this.#database.inTransaction) return run(action, () => this.#database.transaction(change).immediate())
+    this.#steps = []
+    const result = run(action, () => this.#database.transaction(change).immediate())
+    for (const step of this.#steps.splice(0)) for (const listener of this.#listeners) listener(step)
+    return result
   }
 
   #require(narHash: NarHash, action: string): ImageRow {
@@ -353,6 +378,7 @@ export class Catalog {
       narHash: narHash.bytes, at: this.#now().getTime(), from, event, to, reason: details.reason,
       evidence: details.evidence === undefined ? null : JSON.stringify(details.evidence),
     })
+    this.#steps.push({ narHash, event, from, to, reason: details.reason, evidence: details.evidence ?? null })
   }
 }
 

@@ -1,5 +1,6 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
+import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
 import { cancelFetch } from './cancel-fetch.ts'
 import { collectGarbage, type CollectGarbageRequest } from './collect-garbage.ts'
@@ -19,6 +20,11 @@ import { describeStatus, type HostFacts } from './status.ts'
 import { describeUsage } from './usage.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
 
+interface Watched {
+  readonly events: Events
+  readonly metrics: { readonly text: () => Promise<string> }
+}
+
 interface Whole {
   /** Whether everything that it refers to is meant as well. */
   readonly closure?: boolean | undefined
@@ -28,28 +34,30 @@ interface Whole {
 const TRANSFERS = new Set(['fetch', 'resume'])
 
 /** The verbs of this host, with answers as they are shown. */
-export function createTasks(context: TaskContext, facts: HostFacts) {
-  const { catalog, content, jobs, node } = context
+export function createTasks(context: TaskContext, facts: HostFacts, { events, metrics }: Watched) {
+  const { catalog, jobs, node } = context
   return {
-    importImage: async (request: ImportRequest & Whole) => presentImage(content, await (request.closure === true ? importClosure : importImage)(context, request)),
-    fetchImage: async (request: FetchRequest & Whole) => presentImage(content, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
+    importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
+    fetchImage: async (request: FetchRequest & Whole) => presentImage(context, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
     verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
-    makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(content, makePrivate(context, request)),
-    removeImage: async (request: { readonly ref: Ref }) => presentImage(content, await removeImage(context, request)),
-    cancelFetch: async (request: { readonly ref: Ref }) => presentImage(content, await cancelFetch(context, request)),
+    makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(context, makePrivate(context, request)),
+    removeImage: async (request: { readonly ref: Ref }) => presentImage(context, await removeImage(context, request)),
+    cancelFetch: async (request: { readonly ref: Ref }) => presentImage(context, await cancelFetch(context, request)),
     queue: () => describeQueue(context),
     moveInQueue: (request: { readonly ref: Ref, readonly position: number }) => moveInQueue(context, request),
-    pinImage: (request: { readonly ref: Ref, readonly pinned: boolean }) => presentImage(content, pinImage(context, request)),
+    pinImage: (request: { readonly ref: Ref, readonly pinned: boolean }) => presentImage(context, pinImage(context, request)),
     collectGarbage: async (request: CollectGarbageRequest) => collectGarbage(context, request),
     usage: async ({ signal }: { readonly signal: AbortSignal }) => describeUsage(context, { signal }),
-    list: () => catalog.list().map(row => presentImage(content, row)),
-    show: (ref: Ref) => presentDetails(catalog, content, requireImage(catalog, ref)),
+    list: () => catalog.list().map(row => presentImage(context, row)),
+    show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
     bans: () => node.bans().map(presentBan),
     unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
+    metrics: () => metrics.text(),
+    follow: (listener: HostEventListener) => events.follow(listener),
     transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
   }
 }

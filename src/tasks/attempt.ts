@@ -5,7 +5,9 @@ import { decodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import { FILE_BUFFER_BYTES } from '../limits.ts'
 import { diskBytesOf } from '../nar/disk-usage.ts'
+import { type FollowedTree, Follower } from '../nar/follower.ts'
 import { Layout } from '../nar/layout.ts'
+import { sealTree } from '../nar/seal.ts'
 import { TreeWriter } from '../nar/tree-writer.ts'
 import { fetchMetadata } from '../p2p/meta/client.ts'
 import { fetchNar } from '../p2p/nar/client.ts'
@@ -32,6 +34,7 @@ export class Attempt {
   readonly #job: Job<unknown>
   readonly #state: ReceiveProgress
   #writer: TreeWriter | undefined
+  #follower: Follower | undefined
   #saving: Promise<void> = Promise.resolve()
   /** The byte of the NAR up to which the state is on its way to the disk. */
   #saved: number
@@ -139,12 +142,15 @@ export class Attempt {
   /** Forgets what was received, so that the next provider starts from the first byte. */
   async abandon(): Promise<void> {
     await this.close()
+    await this.#follower?.stop()
     await this.#context.content.discard(this.#job.narHash)
   }
 
   async close(): Promise<void> {
     const writer = this.#writer
     this.#writer = undefined
+    // What is not going to be sealed need not be hashed any further.
+    if (!this.isWhole || this.#contradiction !== undefined) await this.#follower?.stop()
     if (writer === undefined) return
     try {
       await this.#checkpoint(writer)
@@ -154,11 +160,21 @@ export class Attempt {
     }
   }
 
+  /** Seals the tree, which is closed and goes to the verify pipeline; gives what it was found to be while it came, where that is still so. */
+  async seal(options: { signal: AbortSignal, onProgress: (bytes: number) => void }): Promise<FollowedTree | undefined> {
+    if (this.#follower !== undefined) return this.#follower.seal(options)
+    await sealTree(this.#context.content.quarantineTree(this.#job.narHash))
+    return undefined
+  }
+
   async #openTree(): Promise<void> {
     const { content } = this.#context
     const { narHash, signal } = this.#job
     await content.begin(narHash)
-    this.#writer ??= await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
+    if (this.#writer !== undefined) return
+    this.#writer = await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
+    this.#follower = Follower.start(this.#writer)
+    this.#follower.advance(this.#state.offset)
   }
 
   async #ask({ peerId }: Provider, length: number): Promise<AsyncIterable<Uint8Array>> {
@@ -187,6 +203,7 @@ export class Attempt {
         await writer.write(this.#state.offset, bytes)
         run.digest.update(bytes)
         this.#state.offset += bytes.length
+        this.#follower?.advance(this.#state.offset)
         this.#received.set(peerId, (this.#received.get(peerId) ?? 0) + bytes.length)
         this.#report()
         if (this.#state.offset - this.#saved < CHECKPOINT_BYTES) continue

@@ -24,6 +24,8 @@ export class Blame {
   readonly liars = new Set<string>()
   /** Whether what arrived was damaged on this host: no provider can help then. */
   isHostAtFault = false
+  /** Whether those who sent the bytes that were rejected last did nothing wrong, so that they may send them again. */
+  areSendersCleared = false
   readonly #context: TaskContext
   readonly #narHash: NarHash
   readonly #suspects: Suspect[] = []
@@ -42,12 +44,15 @@ export class Blame {
   async judge(attempt: Attempt, proof: Proof): Promise<Evidence> {
     // Where only the policy failed it, the bytes are as good as those of an image that passed.
     const verdict = isPolicyRefusal(proof.verdict) ? 'pass' : proof.verdict.verdict
-    const notes = verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt)
+    const notes = verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt, proof)
     return { peers: this.#shares(attempt, verdict), notes }
   }
 
-  async #accuse(attempt: Attempt): Promise<string[]> {
+  async #accuse(attempt: Attempt, { measured }: Proof): Promise<string[]> {
     const { voucher, runs, contradiction, manifestDigest } = attempt
+    // The bytes are those of the image, whoever sent them: only the manifest is not.
+    this.areSendersCleared = measured?.narHash.equals(this.#narHash) === true && measured.manifestDigest !== manifestDigest
+    if (this.areSendersCleared && measured !== null) return [this.#banVoucher(voucher, manifestDigest, measured.manifestDigest)]
     const damaged = contradiction === undefined && await this.#differing(attempt, runs).then(all => all.length > 0)
     this.isHostAtFault = damaged
     if (damaged) return ['The tree on disk differs from what was received: the disk or the memory of this host is to blame']
@@ -66,7 +71,7 @@ export class Blame {
     const notes: string[] = []
     if (attempt.contradiction !== undefined) notes.push(this.#ban(attempt.contradiction.peerId, attempt.contradiction.detail))
     for (const { runs, voucher, manifestDigest } of this.#suspects) {
-      if (manifestDigest !== attempt.manifestDigest) notes.push(this.#ban(voucher, `it vouched for manifest ${manifestDigest}, the true one is ${attempt.manifestDigest}`))
+      if (manifestDigest !== attempt.manifestDigest) notes.push(this.#banVoucher(voucher, manifestDigest, attempt.manifestDigest))
       const comparable = runs.filter(run => run.offset + run.length <= attempt.layout.narSize)
       for (const { peerId, offset, length } of await this.#differing(attempt, comparable)) {
         if (!this.liars.has(peerId)) notes.push(this.#ban(peerId, `its bytes ${offset} to ${offset + length} were not those of the image`))
@@ -83,6 +88,10 @@ export class Blame {
       if (await digestOf(tree, layout, run) !== run.digest) different.push(run)
     }
     return different
+  }
+
+  #banVoucher(voucher: string, manifestDigest: string, trueOne: string): string {
+    return this.#ban(voucher, `it vouched for manifest ${manifestDigest}, the true one is ${trueOne}`)
   }
 
   #ban(peerId: string, why: string): string {

@@ -1,7 +1,6 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { codeOf, isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { refText, type Ref, type RefKind } from '../image/ref.ts'
-import { sealTree } from '../nar/seal.ts'
 import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Proof } from '../verify/pipeline.ts'
@@ -182,7 +181,7 @@ async function receiveAndProve(context: TaskContext, job: Job<unknown>, { provid
     // Nobody sends better bytes than these, and everybody was asked for signatures.
     if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
-    if (blame.isUndecided) providers.startOver()
+    if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
     if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
     await startOver(context, job.narHash, 'another provider has it')
   }
@@ -227,15 +226,16 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
   }
 }
 
-/** The same gate as for an import: what is on disk is read again and judged. */
+/** The same gate as for an import: what is on disk is judged. It was read behind the bytes that came, or is read now. */
 async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
   const { catalog, content } = context
   const { narHash, signal } = job
   const tree = content.quarantineTree(narHash)
   job.report({ phase: 'verifying', bytes: 0 })
-  await sealTree(tree)
+  const onProgress = (bytes: number): void => { job.report({ phase: 'verifying', bytes }) }
+  const followed = await attempt.seal({ signal, onProgress })
   const row = catalog.transition(narHash, 'complete', { reason: `received from ${attempt.peers.join(', ')}` })
-  const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row) }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+  const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row), followed }, { signal, onProgress })
   const proof = await withSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal })
   job.report({ phase: 'publishing' })
   return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
@@ -245,7 +245,7 @@ async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, 
 async function leave({ catalog, content }: TaskContext, narHash: NarHash, end: { error: unknown, fresh: boolean, peers: readonly PeerShare[] }): Promise<void> {
   const row = catalog.get(narHash)
   const reason = messageOf(end.error)
-  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers } })
+  if (row?.state === 'receiving') catalog.transition(narHash, 'interrupt', { reason, evidence: { peers: end.peers, error: codeOf(end.error) } })
   if (!end.fresh || row?.state !== 'wanted' || row.manifestDigest !== null || isNarvikError(end.error, 'interrupted')) return
   catalog.remove(narHash, reason)
   await content.discard(narHash)

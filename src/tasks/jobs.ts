@@ -82,12 +82,23 @@ export class Job<out Result> {
   }
 }
 
+/** What became of a job: its turn has come, or it is over. */
+export type JobChange = { readonly event: 'started' | 'done' } | { readonly event: 'failed', readonly error: unknown }
+type JobListener = (job: Job<unknown>, change: JobChange) => void
+
 /** The work under way: one job per image at a time, the others in the order in which they were asked for. */
 export class Jobs {
   readonly #jobs = new Set<Job<unknown>>()
   /** The job of each image that was asked for last. */
   readonly #last = new Map<string, Job<unknown>>()
+  readonly #listeners = new Set<JobListener>()
   #stopping: NarvikError | undefined
+
+  /** Calls `listener` when a job starts and when it ends; returns how to stop that. */
+  onChange(listener: JobListener): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
+  }
 
   /** The job on the image that is under way, or the last one that waits for it. */
   find(narHash: NarHash): Job<unknown> | undefined {
@@ -111,7 +122,13 @@ export class Jobs {
       try {
         await before?.result.catch(() => undefined)
         self.signal.throwIfAborted()
-        return await work(self)
+        this.#tell(self, { event: 'started' })
+        const result = await work(self)
+        this.#tell(self, { event: 'done' })
+        return result
+      } catch (error) {
+        this.#tell(self, { event: 'failed', error })
+        throw error
       } finally {
         this.#jobs.delete(self)
         if (this.#last.get(key) === self) this.#last.delete(key)
@@ -120,6 +137,10 @@ export class Jobs {
     this.#jobs.add(job)
     this.#last.set(key, job)
     return job
+  }
+
+  #tell(job: Job<unknown>, change: JobChange): void {
+    for (const listener of this.#listeners) listener(job, change)
   }
 
   /** Ends the jobs of these kinds on the image, also those that wait for their turn. */

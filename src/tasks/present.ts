@@ -1,4 +1,5 @@
 import { isNarvikError } from '../errors.ts'
+import { reasonCode, type ReasonCode } from '../image/reasons.ts'
 import type { Ban } from '../p2p/bans.ts'
 import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
@@ -9,8 +10,13 @@ import { believed } from './trust.ts'
 import type { Job, Progress } from './jobs.ts'
 import type { VerifyResult } from './verify-image.ts'
 
+interface ShownBy {
+  readonly catalog: Pick<Catalog, 'journal'>
+  readonly content: Pick<Content, 'visiblePath'>
+}
+
 /** An image as it is shown: a path only while it is verified, a reason only while it is not. */
-export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+export function presentImage({ catalog, content }: ShownBy, row: ImageRow) {
   const { storePath, references, deriver, ca, note } = believed(row)
   return {
     narHash: row.narHash.toSri(),
@@ -32,14 +38,20 @@ export function presentImage(content: Pick<Content, 'visiblePath'>, row: ImageRo
     usedAt: row.usedAt.toISOString(),
     pinned: row.pinnedAt !== null,
     reason: row.reason,
+    reasonCode: row.state === 'verified' ? null : reasonOf(catalog, row),
     note,
   }
 }
 
+function reasonOf(catalog: Pick<Catalog, 'journal'>, { narHash }: ImageRow): ReasonCode | null {
+  const last = catalog.journal(narHash).at(-1)
+  return last === undefined ? null : reasonCode(last)
+}
+
 /** An image with its whole journal. */
-export async function presentDetails(catalog: Pick<Catalog, 'journal' | 'getByStorePath' | 'registrations'>, content: Pick<Content, 'visiblePath'>, row: ImageRow) {
+export async function presentDetails({ catalog, content }: { readonly catalog: Pick<Catalog, 'journal' | 'getByStorePath' | 'registrations'> } & ShownBy, row: ImageRow) {
   return {
-    ...presentImage(content, row),
+    ...presentImage({ catalog, content }, row),
     otherStorePaths: catalog.registrations(row.narHash).filter(({ storePath, vouchedBy }) => vouchedBy !== null && storePath !== row.storePath).map(({ storePath }) => storePath),
     closure: await presentClosure(catalog, row),
     journal: catalog.journal(row.narHash).map(presentEntry),
@@ -77,5 +89,5 @@ export function presentBan({ peerId, reason, since, until, times }: Ban) {
 }
 
 function presentEntry({ at, from, to, event, reason, evidence }: JournalEntry) {
-  return { at: at.toISOString(), from, to, event, reason, evidence }
+  return { at: at.toISOString(), from, to, event, reason, code: reasonCode({ event, evidence }), evidence }
 }

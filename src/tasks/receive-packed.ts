@@ -1,4 +1,4 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { codeOf, isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import { isPolicyRefusal, type Evidence } from '../image/verdict.ts'
 import { restoreNar } from '../nar/restore.ts'
@@ -56,7 +56,7 @@ async function receive({ catalog, content, node, settings }: TaskContext, { meta
   } catch (error) {
     const isLie = isNarvikError(error, 'invalid-nar')
     const peers = [{ peerId, bytes: isLie ? narSize : 0, outcome: isLie ? 'lied' : 'failed', detail: messageOf(error) }] as const
-    catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers } })
+    catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers, error: codeOf(error) } })
     if (isLie) node.ban(peerId, settings.banMs, `what it sent as ${narHash.toSri()} is no NAR`)
     throw error
   }

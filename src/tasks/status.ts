@@ -19,6 +19,7 @@ export async function describeStatus({ catalog, content, node, nix, space, setti
     version: facts.version,
     uptimeSeconds: Math.round((Date.now() - facts.startedAt.getTime()) / 1000),
     peers: node.peers().filter(peer => peer.direction !== null).length,
+    dhtPeers: node.routingPeers,
     images,
     dataDir: facts.dataDir,
     socket: facts.socket,

@@ -1,9 +1,11 @@
 import { isNarvikError, messageOf } from '../errors.ts'
+import { encodeListing } from '../image/listing-codec.ts'
 import { encodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { StageResult, Verdict } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
-import { type ChunkedTree, chunkTree } from '../nar/hash-tree.ts'
+import type { FollowedTree } from '../nar/follower.ts'
+import { type ChunkedTree, chunkTree, scanTree } from '../nar/hash-tree.ts'
 import { newestChange } from '../nar/newest-change.ts'
 import { judgeTrust, type TrustQuestion } from './trust.ts'
 
@@ -26,6 +28,8 @@ export interface Subject {
   readonly trust?: TrustQuestion
   /** Whether others may alter the tree: then the proof says how new it was before it was read. */
   readonly alterable?: boolean
+  /** What the tree was found to be while it was received: then only its shape is looked at again. */
+  readonly followed?: FollowedTree | undefined
   /** Whether the Nix store of this host has the tree, where it is one of its own; absent where it is not, or was not asked. */
   readonly registered?: boolean
 }
@@ -69,7 +73,7 @@ const STAGES: readonly (readonly [string, Stage])[] = [
 ]
 
 /**
- * Proves that the tree on disk is the image that is expected: reads all of it, recomputes its NAR hash, and compares
+ * Proves that the tree on disk is the image that is expected: reads all of it, unless that was done while it was received, recomputes its NAR hash, and compares
  * everything that was claimed of it. A failing stage doesn't end the pipeline, so that the evidence is whole. Errors
  * that say nothing about the tree (an aborted signal, an I/O error) are thrown; they are no verdict.
  */
@@ -78,7 +82,7 @@ export async function verifyTree(subject: Subject, options: VerifyOptions = {}):
   const { read, newestChange } = await readTree(subject, options)
   const milliseconds = elapsed(started)
   if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null, newestChange: null, vouchedBy: null }
-  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks`, milliseconds }
+  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks${read.wasFollowed ? '; their bytes were read behind those that came' : ''}`, milliseconds }
   const stages = subject.registered === undefined ? STAGES : [...STAGES, ['registration', checkRegistration] as const]
   const results = stages.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
   const { result, vouchedBy } = await judgeSignatures(subject, read.measurement, options)
@@ -101,20 +105,29 @@ async function judgeSignatures({ tree, trust }: Subject, { narHash, narSize }: M
   return { result: [{ stage: 'signatures', ...outcome, milliseconds: elapsed(started) }], vouchedBy }
 }
 
-async function readTree({ tree, alterable = false }: Subject, options: VerifyOptions): Promise<{ read: Awaited<ReturnType<typeof measure>>, newestChange: number | null }> {
+async function readTree({ tree, followed, alterable = false }: Subject, options: VerifyOptions): Promise<{ read: Awaited<ReturnType<typeof measure>>, newestChange: number | null }> {
   // A tree that is gone is for `measure` to tell.
   const before = alterable ? await newestChange(tree).catch(() => null) : null
-  return { read: await measure(tree, options), newestChange: before }
+  return { read: await measure(tree, followed, options), newestChange: before }
 }
 
-async function measure(tree: string, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number } | string> {
+async function measure(tree: string, followed: FollowedTree | undefined, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number, wasFollowed: boolean } | string> {
   try {
-    const found = await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
-    return { measurement: measurementOf(found), entries: found.listing.count }
+    const confirmed = await confirm(tree, followed, signal)
+    const found = confirmed ?? await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
+    return { measurement: measurementOf(found), entries: found.listing.count, wasFollowed: confirmed !== undefined }
   } catch (error) {
     if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
     throw error
   }
+}
+
+/** What was found while the tree was received holds where it has the same shape still; that nobody has touched its files was seen to before. */
+async function confirm(tree: string, followed: FollowedTree | undefined, signal: AbortSignal | undefined): Promise<ChunkedTree | undefined> {
+  if (followed === undefined) return undefined
+  const listing = await scanTree(tree, signal === undefined ? {} : { signal })
+  const isSame = Buffer.compare(encodeListing(listing), encodeListing(followed.listing)) === 0
+  return isSame ? { ...followed, narSize: followed.chunks.narSize } : undefined
 }
 
 /** Where an unproven tree is, is nobody's business: what is said of it names its entries only. */

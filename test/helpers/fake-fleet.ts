@@ -146,6 +146,9 @@ export class FakeFleet {
       addresses: [],
       router: this.#router,
       peers: () => [],
+      routingPeers: 0,
+      traffic: new Map(),
+      onPeerChange: () => () => undefined,
       onPeer: listener => {
         this.#listeners.add(listener)
         return () => { this.#listeners.delete(listener) }

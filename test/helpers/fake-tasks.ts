@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { BanJson, CollectionJson, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, QueueJson, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, CollectionJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, QueueJson, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -25,6 +25,7 @@ export const goodImage: ImageJson = {
   usedAt: '2026-03-01T12:00:05.000Z',
   pinned: false,
   reason: null,
+  reasonCode: null,
   note: null,
 }
 
@@ -39,6 +40,7 @@ export const badImage: ImageJson = {
   verifiedAt: null,
   provenAt: null,
   reason: 'the NAR hash of the tree is another',
+  reasonCode: 'wrong-nar-hash',
 }
 
 const stages = [
@@ -51,13 +53,14 @@ const badDetails: ImageDetailsJson = {
   otherStorePaths: [],
   closure: null,
   journal: [
-    { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', evidence: null },
+    { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', code: 'asked-for', evidence: null },
     {
       at: '2026-03-01T12:00:09.000Z',
       from: 'quarantined',
       to: 'rejected',
       event: 'fail',
       reason: 'the NAR hash of the tree is another',
+      code: 'wrong-nar-hash',
       evidence: {
         verdict: { verdict: 'fail', stages, reason: 'the NAR hash of the tree is another' },
         peers: [{ peerId: PEER, bytes: 1_288_490_189, outcome: 'lied', detail: 'the only peer that sent' }],
@@ -72,6 +75,7 @@ const status: StatusJson = {
   version: '0.1.0',
   uptimeSeconds: 3725,
   peers: 1,
+  dhtPeers: 1,
   images: { wanted: 0, receiving: 1, quarantined: 0, verified: 1, rejected: 1 },
   dataDir: '/var/lib/narvik',
   socket: '/run/narvik/narvik.sock',
@@ -103,6 +107,13 @@ export const someProgress: Progress = {
   bytesPerSecond: 104_857_600,
   peers: [{ peerId: PEER, bytes: 644_245_094 }],
 }
+
+export const someEvents: readonly HostEvent[] = [
+  { at: '2026-03-01T12:00:00.000Z', type: 'peer', peerId: PEER, event: 'connected', reason: null },
+  { at: '2026-03-01T12:00:01.000Z', type: 'work', kind: 'fetch', narHash: BAD_HASH, name: null, event: 'started', code: null, reason: null },
+  { at: '2026-03-01T12:00:09.000Z', type: 'image', narHash: BAD_HASH, name: null, event: 'fail', from: 'quarantined', to: 'rejected', reason: 'the NAR hash of the tree is another', code: 'wrong-nar-hash' },
+  { at: '2026-03-01T12:00:09.000Z', type: 'log', level: 'warn', message: 'banned a peer', fields: { peerId: PEER } },
+]
 
 const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
 
@@ -174,6 +185,11 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       throw new NarvikError('not-found', `Cannot lift the ban of ${peerId}: found none, needed one that is in force`)
     },
     transfers: () => [transfer],
+    metrics: () => Promise.resolve('# HELP narvik_peers Peers.\n# TYPE narvik_peers gauge\nnarvik_peers{connection="inbound"} 1\n'),
+    follow: listener => {
+      for (const event of someEvents) listener(event)
+      return () => undefined
+    },
     ...overrides,
   }
 }

@@ -1,4 +1,5 @@
-import { Socket } from 'node:net'
+import { connect as connectTcp, createServer, Socket } from 'node:net'
+import tls from 'node:tls'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { ConnectionEncrypter, MultiaddrConnection, PrivateKey, SecureConnectionOptions, SecuredConnection, StreamMuxerFactory } from '@libp2p/interface'
 import { tcp } from '@libp2p/tcp'
@@ -9,10 +10,14 @@ import { fleetKeys, type FleetKeys } from '../../src/p2p/fleet.ts'
 import { libp2pLogger } from '../../src/p2p/libp2p-log.ts'
 import { muxer } from '../../src/p2p/stack.ts'
 import { fleetTls, type TlsInit } from '../../src/p2p/tls/encrypter.ts'
+import { hintFor, secretsOf, secretsOfHint } from '../../src/p2p/tls/keys.ts'
 import { rangeOf } from './bytes.ts'
 
 export const FLEET = fleetKeys(rangeOf(0, 32))
 export const OTHER_FLEET = fleetKeys(rangeOf(1, 32))
+
+/** What a scripted end of TLS needs. */
+export const TLS = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3', ciphers: 'TLS_AES_128_GCM_SHA256' } as const
 
 /** The two ends of a real connection as libp2p's transport makes them; each is aborted when the test is over. */
 export interface Ends {
@@ -87,3 +92,35 @@ export async function expectGone(...connections: MultiaddrConnection[]): Promise
     }
   }, { timeout: 10_000 })
 }
+
+/** What a host that holds the fleet key, and nothing else of this protocol, is before it proves who it is. */
+export async function member(raw: Socket, keys = FLEET): Promise<tls.TLSSocket> {
+  const secrets = secretsOf(keys.dial)
+  const socket = tls.connect({ ...TLS, socket: raw, checkServerIdentity: () => undefined, pskCallback: () => ({ psk: secrets.psk, identity: hintFor(secrets) }) })
+  socket.on('error', () => undefined)
+  onTestFinished(() => { socket.destroy() })
+  await new Promise((resolve, reject) => { socket.once('secureConnect', resolve).once('close', reject) })
+  return socket
+}
+
+/** The same in the place of an answerer. */
+export function answeringMember(raw: Socket): tls.TLSSocket {
+  const options = { ...TLS, isServer: true, pskCallback: (_socket: unknown, hint: string) => secretsOfHint(FLEET, hint)?.psk ?? null }
+  const socket = new tls.TLSSocket(raw, options)
+  socket.on('error', () => undefined)
+  onTestFinished(() => { socket.destroy() })
+  return socket
+}
+
+/** The two ends of a plain TCP connection. */
+export async function socketPair(): Promise<{ near: Socket, far: Socket }> {
+  const { promise, resolve } = Promise.withResolvers<Socket>()
+  const server = createServer(resolve)
+  await new Promise<void>(done => { server.listen(0, '127.0.0.1', done) })
+  const near = connectTcp((server.address() as { port: number }).port, '127.0.0.1')
+  const far = await promise
+  server.close()
+  far.on('error', () => undefined)
+  return { near, far }
+}
+

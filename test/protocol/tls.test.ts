@@ -1,5 +1,5 @@
 import { readFileSync } from 'node:fs'
-import { connect as connectTcp, createServer, type Socket } from 'node:net'
+import { connect as connectTcp, createServer } from 'node:net'
 import tls from 'node:tls'
 import { generateKeyPair } from '@libp2p/crypto/keys'
 import type { MessageStream, PrivateKey } from '@libp2p/interface'
@@ -12,10 +12,9 @@ import { hintFor, secretsOf } from '../../src/p2p/tls/keys.ts'
 import { PROOF_BYTES } from '../../src/p2p/tls/proof.ts'
 import { rangeOf } from '../helpers/bytes.ts'
 import { expectFailure } from '../helpers/failure.ts'
-import { connect, dial, expectGone, FLEET, listen, OTHER_FLEET, party, secure, socketOf } from '../helpers/tls-pair.ts'
+import { answeringMember, connect, dial, expectGone, FLEET, listen, member, OTHER_FLEET, party, secure, socketOf, socketPair, TLS } from '../helpers/tls-pair.ts'
 
 const MIB = 1024 * 1024
-const TLS = { minVersion: 'TLSv1.3', maxVersion: 'TLSv1.3', ciphers: 'TLS_AES_128_GCM_SHA256' } as const
 
 /** Two secured ends. */
 async function channel(): Promise<Awaited<ReturnType<typeof secure>> & { out: MessageStream, inn: MessageStream }> {
@@ -43,16 +42,6 @@ function count(stream: MessageStream): { bytes: number, wrong: boolean } {
     }
   })
   return seen
-}
-
-/** What a host that holds the fleet key, and nothing else of this protocol, is before it proves who it is. */
-async function member(raw: Socket, keys = FLEET): Promise<tls.TLSSocket> {
-  const secrets = secretsOf(keys.dial)
-  const socket = tls.connect({ ...TLS, socket: raw, checkServerIdentity: () => undefined, pskCallback: () => ({ psk: secrets.psk, identity: hintFor(secrets) }) })
-  socket.on('error', () => undefined)
-  onTestFinished(() => { socket.destroy() })
-  await new Promise((resolve, reject) => { socket.once('secureConnect', resolve).once('close', reject) })
-  return socket
 }
 
 describe('two hosts of a fleet', () => {
@@ -91,6 +80,7 @@ describe('two hosts of a fleet', () => {
     // The whole first message of TLS lies in libp2p's buffer.
     await vi.waitFor(() => { expect(far.readBufferLength).toBeGreaterThan(200) })
     await Promise.all([outbound, answerer.encrypter.secureInbound(far)])
+    expect(far.readBufferLength).toBe(0)
   })
 
   it('lose no byte that comes together with a proof', async () => {
@@ -206,6 +196,20 @@ describe('a host of the fleet that lies', () => {
     await expectGone(near, far)
   })
 
+  it('and passes on what others prove, is refused', async () => {
+    const [dialler, answerer] = [await party(), await party()]
+    const [toDialler, toAnswerer] = [await connect(), await connect()]
+    const inbound = answerer.encrypter.secureInbound(toAnswerer.far)
+    inbound.catch(() => undefined)
+    const outbound = dialler.encrypter.secureOutbound(toDialler.near)
+    const near = answeringMember(socketOf(toDialler.far))
+    const far = await member(socketOf(toAnswerer.near))
+    near.pipe(far)
+    far.pipe(near)
+    await expectFailure(outbound, 'peer-failed', /Cannot trust the answerer/)
+    await expect(inbound).rejects.toThrow()
+  })
+
   it('by sending back what it was sent, is refused', async () => {
     const answerer = await party()
     const { near, far } = await connect()
@@ -221,7 +225,7 @@ describe('a handshake that does not go on', () => {
   it.each([['answerer', 'secureInbound', 'far'], ['dialler', 'secureOutbound', 'near']] as const)('because the other end is silent, is given up by the %s', async (_role, method, end) => {
     const ends = await connect()
     const { encrypter } = await party(FLEET, { timeoutMs: 50 })
-    await expectFailure(encrypter[method](ends[end]), 'peer-failed', /found/)
+    await expectFailure(encrypter[method](ends[end]), 'peer-failed', /found it unfinished after 50 ms/)
     await expectGone(ends[end])
   })
 
@@ -231,7 +235,7 @@ describe('a handshake that does not go on', () => {
     const { encrypter } = await party()
     const secured = encrypter[method](ends[end], { signal: controller.signal })
     setImmediate(() => { controller.abort(new Error('enough')) })
-    await expect(secured).rejects.toThrow('found')
+    await expect(secured).rejects.toThrow('enough')
     await expectGone(ends[end])
   })
 
@@ -251,6 +255,23 @@ describe('a handshake that does not go on', () => {
     const socket = await member(socketOf(near))
     socket.end(Buffer.alloc(PROOF_BYTES - 1))
     await expect(inbound).rejects.toThrow()
+    await expectGone(near, far)
+  })
+
+  it('because the other end has ended it with its first bytes, fails', async () => {
+    const { near, far } = await connect()
+    near.send(new Uint8Array(300))
+    await near.close()
+    await vi.waitFor(() => { expect(far.readBufferLength).toBe(300) })
+    await vi.waitFor(() => { expect(far.status).toBe('closed') })
+    await expectFailure((await party()).encrypter.secureInbound(far), 'peer-failed', /found the connection closed/)
+    await expectGone(near, far)
+  })
+
+  it('because its first bytes are nonsense, fails', async () => {
+    const { near, far } = await connect()
+    near.send(rangeOf(0, 300))
+    await expectFailure((await party()).encrypter.secureInbound(far), 'peer-failed', /Cannot complete the handshake/)
     await expectGone(near, far)
   })
 
@@ -371,15 +392,3 @@ async function pump(stream: MessageStream, length: number): Promise<void> {
     if (!stream.send(bytesAt(at, 256 * 1024))) await new Promise(resolve => { stream.addEventListener('drain', resolve, { once: true }) })
   }
 }
-
-async function socketPair(): Promise<{ near: Socket, far: Socket }> {
-  const { promise, resolve } = Promise.withResolvers<Socket>()
-  const server = createServer(resolve)
-  await new Promise<void>(done => { server.listen(0, '127.0.0.1', done) })
-  const near = connectTcp((server.address() as { port: number }).port, '127.0.0.1')
-  const far = await promise
-  server.close()
-  far.on('error', () => undefined)
-  return { near, far }
-}
-

@@ -45,6 +45,14 @@ export function isLargeBatch(listing: Listing, { firsts }: Batches, batch: numbe
   return listing.size(firsts[batch] ?? 0) > MAX_BATCHED_FILE_BYTES
 }
 
+/** Bytes of a batch; 0 for one of a large file. */
+export function batchLength(listing: Listing, batches: Batches, batch: number): number {
+  if (isLargeBatch(listing, batches, batch)) return 0
+  let length = 0
+  for (let entry = batches.firsts[batch] ?? 0; entry < (batches.firsts[batch + 1] ?? 0); entry++) length += headLength(listing, entry) + listing.size(entry) + tailLength(listing, entry)
+  return length
+}
+
 /** Makes batches of a tree's NAR, in any order, reading its files without waiting turns. */
 export class BatchFiller {
   readonly paths: PlainPaths

@@ -4,10 +4,12 @@ import type { Listing } from '../../image/listing.ts'
 import { changedError, OPEN_FILE } from '../directory.ts'
 import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
 import { narSizeOf } from '../layout.ts'
-import { type Batches, batchesOf, BatchFiller, changed, isLargeBatch } from './batches.ts'
+import { type Batches, batchesOf, BatchFiller, batchLength, changed, isLargeBatch } from './batches.ts'
 import { BatchRing, createRing } from './batch-ring.ts'
 import type { HelperJob } from './helper.ts'
+import { hasReached, type SharedFrontier, waitUntilReached } from './frontier.ts'
 import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
+import { PIECE_BYTES } from './piece-ring.ts'
 
 /**
  * The SHA-256, and where they are asked for the chunks, of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread. The
@@ -15,15 +17,16 @@ import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
  * where they are many, by a second one. `check` is called now and then with the bytes hashed so far, and may throw to end it.
  * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size; `too-large` where there are too many chunks.
  */
-export async function hashContents(root: string, listing: Listing, { check, chunks = false }: HashOptions): Promise<NarDigest> {
+export async function hashContents(root: string, listing: Listing, { check, chunks = false, frontier }: HashOptions): Promise<NarDigest> {
   const batches = batchesOf(listing)
   const filler = new BatchFiller(root, listing, batches)
   const shared = createRing()
   const ring = new BatchRing(shared, filler, listing, batches)
   const sink = createNarSink(narSizeOf(listing), { chunks })
-  const helped = batches.areMany ? help({ root, columns: listing.columns, batches, ring: shared }) : undefined
+  // A second thread would read ahead of the frontier.
+  const helped = batches.areMany && frontier === undefined ? help({ root, columns: listing.columns, batches, ring: shared }) : undefined
   try {
-    await hashBatches({ ring, filler, listing, batches, output: new Output(sink, check) })
+    await hashBatches({ ring, filler, listing, batches, frontier, output: new Output(sink, check) })
     return await sink.finish()
   } finally {
     ring.stop()
@@ -35,6 +38,8 @@ export async function hashContents(root: string, listing: Listing, { check, chun
 export interface HashOptions {
   readonly check: (bytes: number) => void
   readonly chunks?: boolean
+  /** How far the bytes of the tree have come, where they are still coming: what lies behind is waited for, and files may be changing there. */
+  readonly frontier?: SharedFrontier | undefined
 }
 
 const helpers: Worker[] = []
@@ -60,6 +65,7 @@ interface Work {
   readonly filler: BatchFiller
   readonly listing: Listing
   readonly batches: Batches
+  readonly frontier: SharedFrontier | undefined
   readonly output: Output
 }
 
@@ -72,6 +78,11 @@ class Output {
   constructor(sink: NarSink, check: (bytes: number) => void) {
     this.sink = sink
     this.#check = check
+  }
+
+  /** Bytes of the NAR that went into it. */
+  get hashed(): number {
+    return this.#hashed
   }
 
   readonly check = (): void => { this.#check(this.#hashed) }
@@ -92,15 +103,17 @@ class Output {
   }
 }
 
-async function hashBatches({ ring, filler, listing, batches, output }: Work): Promise<void> {
+async function hashBatches(work: Work): Promise<void> {
+  const { ring, listing, batches, frontier, output } = work
   for (let batch = 0; batch < ring.count; batch++) {
+    if (frontier !== undefined) waitUntilReached(frontier, output.hashed + batchLength(listing, batches, batch), output.check)
     output.update(ring.take(batch, output.check))
     ring.release(batch)
-    if (isLargeBatch(listing, batches, batch)) await hashLargeFile(filler, listing, batches.firsts[batch] ?? 0, output)
+    if (isLargeBatch(listing, batches, batch)) await hashLargeFile(work, batches.firsts[batch] ?? 0)
   }
 }
 
-async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: number, output: Output): Promise<void> {
+async function hashLargeFile({ filler, listing, frontier, output }: Work, entry: number): Promise<void> {
   const size = listing.size(entry)
   const frame = Buffer.alloc(2 * MAX_FRAME_BYTES)
   const head = writeHead(listing, entry, frame, 0)
@@ -112,9 +125,10 @@ async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: numbe
     fd = openSync(filler.paths.path(entry), OPEN_FILE)
     const before = fstatSync(fd)
     if (!before.isFile() || before.size !== size) throw changed(path, `found ${before.size} bytes, needed ${size}`)
-    await readAhead(fd, path, size, output)
+    await readAhead({ fd, path, size }, frontier, output)
     const after = fstatSync(fd)
-    if (after.size !== size || after.mtimeMs !== before.mtimeMs || after.ctimeMs !== before.ctimeMs) throw changed(path, 'found that it was written to, needed it unchanged')
+    const isWritten = frontier === undefined && (after.mtimeMs !== before.mtimeMs || after.ctimeMs !== before.ctimeMs)
+    if (after.size !== size || isWritten) throw changed(path, 'found that it was written to, needed it unchanged')
   } catch (error) {
     throw changedError(error, `hash ${path}`)
   } finally {
@@ -123,14 +137,23 @@ async function hashLargeFile(filler: BatchFiller, listing: Listing, entry: numbe
   output.update(frame.subarray(head, end))
 }
 
-async function readAhead(fd: number, path: string, size: number, output: Output): Promise<void> {
-  const { sink } = output
+interface OpenFile {
+  readonly fd: number
+  readonly path: string
+  readonly size: number
+}
+
+async function readAhead({ fd, path, size }: OpenFile, frontier: SharedFrontier | undefined, output: Output): Promise<void> {
+  const { sink, hashed: start } = output
   const reads: Promise<Buffer>[] = []
   let asked = 0
   try {
     for (let hashed = 0; hashed < size;) {
-      if (reads.length === 0) sink.waitToTake(output.check)
-      while (asked < size) {
+      if (reads.length === 0) {
+        if (frontier !== undefined) waitUntilReached(frontier, start + asked + Math.min(PIECE_BYTES, size - asked), output.check)
+        sink.waitToTake(output.check)
+      }
+      while (asked < size && (frontier === undefined || hasReached(frontier, start + asked + Math.min(PIECE_BYTES, size - asked)))) {
         const part = sink.take()?.subarray(0, size - asked)
         if (part === undefined) break
         reads.push(readFully(fd, path, part, asked))

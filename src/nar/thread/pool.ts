@@ -2,10 +2,14 @@ import { Worker } from 'node:worker_threads'
 import { type ErrorCode, messageOf, NarvikError } from '../../errors.ts'
 import type { ChunkColumns } from '../../image/chunk-list.ts'
 import type { ListingColumns } from '../../image/listing.ts'
+import type { StampColumns } from '../file-stamps.ts'
+import type { SharedFrontier } from './frontier.ts'
 
 /** What can be done with the tree at `root`. */
 export type TreeTask =
-  | { readonly task: 'scan' | 'seal' | 'open' | 'remove' | 'measure', readonly root: string }
+  | { readonly task: 'scan' | 'open' | 'remove' | 'measure', readonly root: string }
+  | { readonly task: 'seal', readonly root: string, readonly stamped?: { readonly columns: ListingColumns, readonly stamps: StampColumns } | undefined }
+  | { readonly task: 'follow', readonly root: string, readonly columns: ListingColumns, readonly frontier: SharedFrontier }
   | { readonly task: 'hash', readonly root: string, readonly chunks: boolean }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
@@ -22,6 +26,9 @@ export interface TreeResult {
   readonly apparentBytes?: number
   readonly diskBytes?: number
   readonly chunks?: ChunkColumns
+  readonly stamps?: StampColumns
+  /** Whether every file had its stamp. */
+  readonly isAsStamped?: boolean
 }
 
 export type TreeReply =
@@ -38,7 +45,9 @@ export interface TreeTaskOptions {
 /** Has a task done in another thread, so that this one stays free. @throws what the task throws, or the reason of `signal`. */
 export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOptions): Promise<TreeResult> {
   signal?.throwIfAborted()
-  const worker = await takeWorker()
+  const isLong = task.task === 'follow'
+  const worker = await takeWorker({ isLong })
+  if (isLong) longTasks++
   const cancelled = new Int32Array(new SharedArrayBuffer(4))
   const cancel = (): void => { Atomics.store(cancelled, 0, 1) }
   signal?.addEventListener('abort', cancel)
@@ -51,11 +60,12 @@ export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOp
     throw new NarvikError('internal', `Cannot ${task.task} ${task.root}: found the reply '${reply.kind}', needed 'done'`)
   } finally {
     signal?.removeEventListener('abort', cancel)
+    if (isLong) longTasks--
     giveBack(worker)
   }
 }
 
-/** More would only fight for the disk and the cores; each takes some 10 MB. */
+/** More would only fight for the disk and the cores; each takes some 10 MB. Tasks that last as long as a transfer have threads besides. */
 const MAX_WORKERS = 3
 /** Milliseconds that a thread without work is kept: starting one takes some 50. */
 const IDLE_MS = 5000
@@ -64,15 +74,16 @@ const idle: { readonly worker: Worker, readonly timer: NodeJS.Timeout }[] = []
 const waiting: ((worker: Worker) => void)[] = []
 const dead = new WeakSet<Worker>()
 let workers = 0
+let longTasks = 0
 
-async function takeWorker(): Promise<Worker> {
+async function takeWorker({ isLong }: { isLong: boolean }): Promise<Worker> {
   const kept = idle.pop()
   if (kept !== undefined) {
     clearTimeout(kept.timer)
     kept.worker.ref()
     return kept.worker
   }
-  if (workers < MAX_WORKERS) return startWorker()
+  if (isLong || workers < MAX_WORKERS + longTasks) return startWorker()
   return new Promise(resolve => { waiting.push(resolve) })
 }
 
@@ -85,7 +96,7 @@ function startWorker(): Worker {
     dead.add(worker)
     const at = idle.findIndex(each => each.worker === worker)
     if (at >= 0) clearTimeout(idle.splice(at, 1)[0]?.timer)
-    if (workers < MAX_WORKERS) waiting.shift()?.(startWorker())
+    if (workers < MAX_WORKERS + longTasks) waiting.shift()?.(startWorker())
   })
   // Whoever waits for an answer has a listener of his own; without this one an error between two jobs would end the process.
   worker.on('error', () => undefined)

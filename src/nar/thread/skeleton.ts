@@ -2,18 +2,21 @@ import { closeSync, constants, fchmodSync, fstatSync, fsyncSync, ftruncateSync, 
 import { NarvikError, systemCode } from '../../errors.ts'
 import type { Listing } from '../../image/listing.ts'
 import { OPEN_DIRECTORY, OPEN_FILE, pathIn, TreeCursor, treeError } from '../directory.ts'
+import { FileStamps } from '../file-stamps.ts'
 import { removeAt } from './remove.ts'
 
 /**
- * Makes every directory, symlink and file of a listing at `root`, the files as holes of their size, and makes it durable. What is there
+ * Makes every directory, symlink and file of a listing at `root`, the files as holes of their size, makes it durable, and gives the files' stamps. What is there
  * of it already is kept, also the contents of files; whatever else is there is removed, so that afterwards the tree has exactly the listing's shape.
  */
-export function makeSkeleton(root: string, listing: Listing, check: () => void): void {
+export function makeSkeleton(root: string, listing: Listing, check: () => void): FileStamps {
   const cursor = new TreeCursor(root, listing)
-  const skeleton: Skeleton = { cursor, listing, check, fresh: [] }
+  const stamps = FileStamps.ofNone(listing.count)
+  const skeleton: Skeleton = { cursor, listing, check, stamps, fresh: [] }
   try {
     for (let entry = 0; entry < listing.count; entry++) makeEntry(skeleton, entry)
     for (let entry = 0; entry < listing.count; entry++) if (listing.kind(entry) === 'directory') fsyncSync(cursor.enter(entry))
+    return stamps
   } finally {
     cursor.close()
   }
@@ -23,6 +26,7 @@ interface Skeleton {
   readonly cursor: TreeCursor
   readonly listing: Listing
   readonly check: () => void
+  readonly stamps: FileStamps
   /** Whether the directory that is open at a depth was made just now, so that there is nothing in it to look at. */
   readonly fresh: boolean[]
 }
@@ -39,7 +43,7 @@ function makeEntry(skeleton: Skeleton, entry: number): void {
         skeleton.fresh[listing.depth(entry)] = makeDirectory(path)
         if (skeleton.fresh[listing.depth(entry)] === false) removeStrangers(cursor.enter(entry), listing, entry, check)
         return
-      case 'regular': makeFile(path, listing.size(entry), listing.executable(entry)); return
+      case 'regular': makeFile(skeleton, entry, path); return
       case 'symlink': makeSymlink(path, listing.target(entry)); return
     }
   } catch (error) {
@@ -83,14 +87,17 @@ function removeStrangers(fd: number, listing: Listing, directory: number, check:
   }
 }
 
-function makeFile(path: string | Buffer, size: number, executable: boolean): void {
-  const mode = executable ? 0o700 : 0o600
+function makeFile({ listing, stamps }: Skeleton, entry: number, path: string | Buffer): void {
+  const size = listing.size(entry)
+  const mode = listing.executable(entry) ? 0o700 : 0o600
   const fd = openFile(path, mode)
   try {
     const stat = fstatSync(fd)
     if (!stat.isFile()) throw new NarvikError('conflict', 'Cannot take up a file: found something else, needed a regular file')
     if ((stat.mode & 0o7777) !== mode) fchmodSync(fd, mode)
     if (stat.size !== size) ftruncateSync(fd, size)
+    if (stat.size === 0) stamps.setHole(entry, fstatSync(fd))
+    else stamps.set(entry, fstatSync(fd))
   } finally {
     closeSync(fd)
   }

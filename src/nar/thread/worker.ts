@@ -2,14 +2,16 @@ import { lstatSync } from 'node:fs'
 import { parentPort } from 'node:worker_threads'
 import { messageOf, NarvikError } from '../../errors.ts'
 import { Listing, type ListingColumns } from '../../image/listing.ts'
+import { FileStamps } from '../file-stamps.ts'
 import { narSizeOf } from '../layout.ts'
 import { copyNow } from './copy.ts'
+import { setHashed } from './frontier.ts'
 import { hashContents } from './hash-contents.ts'
 import { openNow } from './open.ts'
 import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
 import { removeNow } from './remove.ts'
-import { sealNow } from './seal.ts'
 import { measureNow } from './measure.ts'
+import { sealNow, type Stamped } from './seal.ts'
 import { makeSkeleton } from './skeleton.ts'
 import { walkTree } from './walk.ts'
 
@@ -36,8 +38,9 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
     case 'scan': return { columns: walkTree(job.root, 'anchored', check).columns }
     case 'hash': return hash(job, check)
     case 'copy': copyTo(job.root, job.to, check); return {}
-    case 'skeleton': makeSkeleton(job.root, new Listing(job.columns), check); return {}
-    case 'seal': await sealNow(job.root, check); return {}
+    case 'skeleton': return { stamps: makeSkeleton(job.root, new Listing(job.columns), check).columns }
+    case 'seal': return { isAsStamped: await sealNow(job.root, stampsOf(job), check) }
+    case 'follow': return follow(job, check)
     case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
     case 'measure': return measureNow(job.root, check)
@@ -49,6 +52,22 @@ async function hash({ root, chunks }: Extract<TreeJob, { task: 'hash' }>, check:
   const narSize = narSizeOf(listing)
   const found = await hashContents(root, listing, { check, chunks })
   return { digest: found.digest, narSize, columns: listing.columns, ...found.chunks && { chunks: found.chunks.columns } }
+}
+
+async function follow({ root, columns, frontier }: Extract<TreeJob, { task: 'follow' }>, check: () => void): Promise<TreeResult> {
+  const found = await hashContents(root, new Listing(columns), {
+    check: bytes => {
+      setHashed(frontier, bytes)
+      check()
+    },
+    chunks: true,
+    frontier,
+  })
+  return { digest: found.digest, ...found.chunks && { chunks: found.chunks.columns } }
+}
+
+function stampsOf({ stamped }: Extract<TreeJob, { task: 'seal' }>): Stamped | undefined {
+  return stamped === undefined ? undefined : { listing: new Listing(stamped.columns), stamps: new FileStamps(stamped.stamps) }
 }
 
 function copyTo(root: string, to: string, check: (bytes?: number) => void): void {
@@ -79,8 +98,12 @@ function failure(error: unknown): TreeReply {
   return { kind: 'failed', code: 'internal', message: `Cannot handle the tree: ${messageOf(error)}`, hint: undefined }
 }
 
-function buffersOf({ columns, chunks }: TreeResult): ArrayBuffer[] {
-  const all: readonly { readonly buffer: ArrayBuffer }[] = [...columns === undefined ? [] : columnsOf(columns), ...chunks === undefined ? [] : [chunks.offsets, chunks.hashes]]
+function buffersOf({ columns, chunks, stamps }: TreeResult): ArrayBuffer[] {
+  const all: readonly { readonly buffer: ArrayBuffer }[] = [
+    ...columns === undefined ? [] : columnsOf(columns),
+    ...chunks === undefined ? [] : [chunks.offsets, chunks.hashes],
+    ...stamps === undefined ? [] : [stamps.changeTimes, stamps.inodes, stamps.holes],
+  ]
   return all.map(({ buffer }) => buffer)
 }
 

@@ -130,6 +130,7 @@ export class ChunkSession {
     this.#watchdog.stop()
     if (this.#stream.status !== 'open') return
     // What the peer still sends is not wanted: only a reset tells it at once.
+    this.#traffic.breakOff?.()
     this.#stream.abort(new Error('the session is over'))
     await this.#sending
   }
@@ -197,6 +198,7 @@ export class ChunkSession {
   #fail(error: unknown): unknown {
     const reason = this.#watchdog.reason ?? error
     this.#watchdog.stop()
+    this.#traffic.breakOff?.()
     this.#stream.abort(reason instanceof Error ? reason : new Error(messageOf(reason)))
     return this.#signal.aborted ? this.#signal.reason : peerFailed(reason, this.#action)
   }

@@ -23,16 +23,18 @@ export function chunksHandler({ source, turns, logger, stopping, trafficOf }: Ch
     const reader = new StreamReader(stream)
     const watchdog = new Watchdog(stream, { signal: stopping, stallMs: init.stallMs })
     const peerId = remotePeer.toString()
+    const traffic = trafficOf(peerId)
     try {
       const hello = await watchdog.wait(readHeader(reader, chunksHello), 'whole hello', init.headerTimeoutMs ?? HEADER_TIMEOUT_MS)
       const holding = source.hold(hello.narHash, hello.manifestDigest)
       const swarm = holding && swarms.of(hello.narHash, hello.manifestDigest, holding)
       if (holding === undefined || swarm === undefined || holding.gone.aborted) await refuse(stream, watchdog, { status: 'not-found' })
       else if (swarm.size >= MAX_SWARM_SESSIONS) await refuse(stream, watchdog, { status: 'busy', peers: swarm.others(peerId) })
-      else await serveSession(new ServedSession({ stream, reader, watchdog, holding, swarm, turns, peerId, traffic: trafficOf(peerId) }), holding, peerId)
+      else await serveSession(new ServedSession({ stream, reader, watchdog, holding, swarm, turns, peerId, traffic }), holding, peerId)
       await watchdog.wait(stream.close({ signal: watchdog.signal }), 'room for the last bytes')
     } catch (error) {
       const reason = watchdog.reason ?? error
+      traffic.breakOff?.()
       stream.abort(reason instanceof Error ? reason : new Error(messageOf(reason)))
       const level = isNarvikError(reason) && !isNarvikError(reason, 'peer-failed', 'interrupted') ? 'warn' : 'debug'
       logger[level]('gave up serving a peer', { peerId, protocol: stream.protocol, reason: messageOf(reason) })

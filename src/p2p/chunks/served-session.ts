@@ -81,6 +81,7 @@ export class ServedSession {
   #giveUp(error: unknown): void {
     const { stream, watchdog } = this.#parts
     watchdog.reason ??= error
+    this.#parts.traffic.breakOff?.()
     stream.abort(error instanceof Error ? error : new Error(messageOf(error)))
     this.#notify()
   }
@@ -151,8 +152,8 @@ export class ServedSession {
     for (let start = 0; start < bytes.length; start += WIRE_BUFFER_BYTES) {
       const piece = bytes.subarray(start, start + WIRE_BUFFER_BYTES)
       await traffic.pace?.sending(piece.byteLength, watchdog.signal)
-      await send(stream, piece, watchdog)
       traffic.sent += piece.byteLength
+      await send(stream, piece, watchdog)
     }
     this.#desk.sent(runBytes(holding.chunks, run))
   }

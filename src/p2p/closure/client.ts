@@ -33,12 +33,14 @@ export async function fetchClosurePaths(opener: StreamOpener, peerId: string, na
   }
 }
 
-async function readPaths({ reader, watchdog }: Answer<unknown>, count: number): Promise<ClosurePath[]> {
+async function readPaths({ reader, watchdog, traffic }: Answer<unknown>, count: number): Promise<ClosurePath[]> {
   const paths: ClosurePath[] = []
   const storePaths = new Set<string>()
   const needed = new Set<number>()
   for (let number = 0; number < count; number++) {
+    const before = reader.taken
     const path = await watchdog.wait(readHeader(reader, pathMessage), 'whole path')
+    traffic.received += reader.taken - before
     checkPath(path, number)
     if (storePaths.has(path.storePath)) throw broken(`${path.storePath} twice`, 'each path once')
     storePaths.add(path.storePath)

@@ -92,8 +92,8 @@ class Joined {
     this.#length = 0
     const { stream, watchdog, traffic } = this.#exchange
     await traffic.pace?.sending(bytes.byteLength, watchdog.signal)
-    await send(stream, bytes, watchdog)
     traffic.sent += bytes.byteLength
+    await send(stream, bytes, watchdog)
   }
 }
 

@@ -40,8 +40,8 @@ async function sendDescription({ stream, watchdog, traffic }: MetaExchange, meta
     for (let start = 0; start < part.byteLength; start += WIRE_BUFFER_BYTES) {
       const piece = part.subarray(start, start + WIRE_BUFFER_BYTES)
       await traffic.pace?.sending(piece.byteLength, watchdog.signal)
-      await send(stream, piece, watchdog)
       traffic.sent += piece.byteLength
+      await send(stream, piece, watchdog)
     }
   }
 }

@@ -50,8 +50,8 @@ async function sendRange(exchange: NarExchange, source: ImageSource): Promise<vo
     async pieces => {
       for await (const piece of pieces) {
         await traffic.pace?.sending(piece.byteLength, watchdog.signal)
-        await send(stream, piece, watchdog)
         traffic.sent += piece.byteLength
+        await send(stream, piece, watchdog)
       }
     },
   )

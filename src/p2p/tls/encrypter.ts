@@ -67,11 +67,16 @@ class FleetTls implements ConnectionEncrypter {
     })
   }
 
-  /** Whatever ends the handshake early closes the connection: there is nothing else to do with it. */
+  /** Whatever ends the handshake early closes the connection, which in turn ends whatever the handshake waits for. */
   async #secure(connection: MessageStream, { signal, skipStreamMuxerNegotiation }: SecureConnectionOptions, handshake: () => Promise<Secured>): Promise<SecuredConnection> {
-    const onAbort = (): void => { connection.abort(signal?.reason instanceof Error ? signal.reason : new Error('the handshake was given up')) }
+    let reason: Error | undefined
+    const giveUp = (error: Error): void => {
+      reason ??= error
+      connection.abort(reason)
+    }
+    const onAbort = (): void => { giveUp(asError(signal?.reason)) }
     const timer = setTimeout(() => {
-      connection.abort(new NarvikError('peer-failed', `Cannot complete the handshake: found it unfinished after ${this.#timeoutMs} ms, needed it done`))
+      giveUp(new NarvikError('peer-failed', `Cannot complete the handshake: found it unfinished after ${this.#timeoutMs} ms, needed it done`))
     }, this.#timeoutMs).unref()
     signal?.addEventListener('abort', onAbort, { once: true })
     try {
@@ -79,8 +84,8 @@ class FleetTls implements ConnectionEncrypter {
       const { stream, remotePeer } = await handshake()
       return { connection: stream, remotePeer, ...(skipStreamMuxerNegotiation !== true && { streamMuxer: this.#muxer() }) }
     } catch (error) {
-      connection.abort(error instanceof Error ? error : new Error(String(error)))
-      throw error
+      giveUp(asError(error))
+      throw reason ?? error
     } finally {
       clearTimeout(timer)
       signal?.removeEventListener('abort', onAbort)
@@ -106,6 +111,10 @@ async function readProof(stream: TlsStream): Promise<Uint8Array> {
   const proof = await bytes.read({ bytes: PROOF_BYTES })
   bytes.unwrap()
   return proof.subarray()
+}
+
+function asError(thrown: unknown): Error {
+  return thrown instanceof Error ? thrown : new Error(String(thrown))
 }
 
 function checkExpected(found: PeerId, expected: PeerId | undefined): void {

@@ -69,10 +69,9 @@ function newOptions(): Buffered & Pick<TLSSocketOptions, 'secureContext' | 'minV
 async function takeSocket(connection: MessageStream): Promise<Socket> {
   const { socket } = connection as { socket?: unknown }
   if (!(socket instanceof Socket)) throw new NarvikError('internal', 'Cannot speak TLS: found a connection over no socket of this system, needed one')
-  const early = await readEarly(connection)
-  if (socket.destroyed) throw new NarvikError('peer-failed', 'Cannot speak TLS: found the connection closed, needed it open')
+  const early = connection.status === 'open' ? await readEarly(connection) : undefined
+  if (socket.destroyed || connection.status !== 'open') throw new NarvikError('peer-failed', 'Cannot speak TLS: found the connection closed, needed it open')
   socket.removeAllListeners('data')
-  socket.removeAllListeners('drain')
   socket.pause()
   if (early !== undefined) socket.unshift(early)
   return socket

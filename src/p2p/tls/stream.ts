@@ -32,15 +32,9 @@ export class TlsStream extends AbstractMessageStream {
     socket.on('error', (error: Error) => { this.abort(error) })
     // A socket that no tls.Server has made tells of a forged record in this way alone, and goes on.
     socket.on('_tlsError', (error: Error) => { this.abort(error) })
-    socket.once('end', () => {
-      this.#dispatch()
-      this.onTransportClosed()
-    })
+    socket.once('end', () => { this.onTransportClosed() })
     // It closes right after the connection and, unlike that, knows whether TLS is the reason.
-    socket.once('close', () => {
-      this.#dispatch()
-      this.onTransportClosed()
-    })
+    socket.once('close', () => { this.onTransportClosed() })
     connection.addEventListener('close', ({ error, local }) => {
       if (error === undefined) return
       if (local === true) this.abort(error)
@@ -79,11 +73,9 @@ export class TlsStream extends AbstractMessageStream {
     this.readBuffer.append(bytes)
     if (this.#dispatching) return
     this.#dispatching = true
-    process.nextTick(() => { this.#dispatch() })
-  }
-
-  #dispatch(): void {
-    this.#dispatching = false
-    this.dispatchReadBuffer()
+    process.nextTick(() => {
+      this.#dispatching = false
+      this.dispatchReadBuffer()
+    })
   }
 }

@@ -5,7 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { createProgram } from '../../../src/cli/program.ts'
 import * as api from '../../../src/control/api.ts'
-import { ROUTES } from '../../../src/control/routes.ts'
+import { EVENTS_URL, METRICS_URL, ROUTES } from '../../../src/control/routes.ts'
 import { ERROR_CODES } from '../../../src/errors.ts'
 import { STATES } from '../../../src/image/states.ts'
 import { startControl } from '../../helpers/control.ts'
@@ -36,7 +36,7 @@ describe('docs/CONTROL-API.md', () => {
 
   test('has every route', () => {
     const written = [...sections.keys()].filter(heading => /^[A-Z]+ \//.test(heading))
-    expect(written.toSorted()).toEqual(ROUTES.map(({ method, url }) => `${method} ${url}`).toSorted())
+    expect(written.toSorted()).toEqual([...ROUTES.map(({ method, url }) => `${method} ${url}`), `GET ${EVENTS_URL}`, `GET ${METRICS_URL}`].toSorted())
   })
 
   const schemas: Readonly<Record<string, z.ZodType>> = {
@@ -94,6 +94,7 @@ describe('docs/CONTROL-API.md', () => {
       request({ socketPath: socket, method, path, headers, agent: false }, response => {
         response.resume()
         resolve(response.statusCode)
+        if (path === EVENTS_URL) response.destroy()
       }).once('error', reject).end(body)
     })
     expect(status).toBe(200)
@@ -111,6 +112,17 @@ function readCurl(line: string): { method: string, path: string, headers: Record
     body,
   }
 }
+
+test('docs/CONTROL-API.md has every kind of host event with its fields', () => {
+  const section = sectionsOf('docs/CONTROL-API.md', '###').get('host event') ?? ''
+  const written = new Map([...section.matchAll(/^\| (\w+) \| (.*) \|$/gm)].map(([, type = '', text = '']) => [type, new Set([...text.matchAll(/`(\w+)`/g)].map(([, field]) => field))]))
+  for (const option of api.hostEventSchema.options) {
+    const { type, at, ...fields } = option.shape
+    expect(at).toBeDefined()
+    for (const field of Object.keys(fields)) expect(written.get(type.value), `${type.value}: ${field}`).toContain(field)
+  }
+  expect([...written.keys()].filter(type => type !== 'type')).toEqual(api.hostEventSchema.options.map(({ shape }) => shape.type.value))
+})
 
 describe('docs/CLI.md', () => {
   const sections = sectionsOf('docs/CLI.md', '###')
@@ -136,7 +148,7 @@ describe('docs/CLI.md', () => {
     expect(written).toEqual(inCode)
   })
 
-  test.each(['Images', 'The node', 'The fleet\'s key, without a daemon', 'The configuration, without a daemon', 'Trees and NARs, without a daemon'])('%s: every command says what its JSON is', chapter => {
+  test.each(['Images', 'The node', 'The configuration, without a daemon', 'The fleet\'s key, without a daemon', 'Trees and NARs, without a daemon'])('%s: every command says what its JSON is', chapter => {
     const text = readFileSync('docs/CLI.md', 'utf8').split(`\n## ${chapter}\n`)[1]?.split('\n## ')[0] ?? ''
     const named = text.split('\n### ').slice(1)
     expect(named.length).toBeGreaterThan(0)

@@ -1,10 +1,13 @@
 import { open, readdir, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, vi } from 'vitest'
+import { decodeManifest, encodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import type { Evidence } from '../../../src/image/verdict.ts'
+import { FILE_BUFFER_BYTES, MIN_FOLLOWED_BYTES } from '../../../src/limits.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { expectFailure } from '../../helpers/failure.ts'
-import { FakeFleet, flipped, makeImage, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
+import { FakeFleet, flipped, makeImage, PIECE_BYTES, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
+import { PATIENCE_MS } from '../../helpers/nodes.ts'
 import { regular } from '../../helpers/nar-bytes.ts'
 
 const HALF = 160 * 1024
@@ -198,6 +201,61 @@ describe('a manifest of another tree', () => {
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
     expect([...fleet.banned]).toEqual([['voucher', expect.stringContaining('it vouched for manifest')]])
   })
+})
+
+describe('a manifest with a forged chunk', () => {
+  async function forged(image: TestImage): Promise<TestImage> {
+    const { listing, chunks } = decodeManifest(image.manifest)
+    chunks.hash(0).fill(1)
+    const manifest = encodeManifest(listing, chunks)
+    return Promise.resolve({ ...image, manifest, metadata: { ...image.metadata, manifestDigest: manifestDigest(manifest) } })
+  }
+
+  it('bans who vouched for it, and not who sent the true bytes of the image', async () => {
+    const image = await makeImage(someTree())
+    const fleet = await FakeFleet.start()
+    const lie = await forged(image)
+    await fleet.add('voucher', lie, { before: breakOffAt(0) })
+    await fleet.add('honest', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect([...fleet.banned]).toEqual([['voucher', expect.stringContaining('it vouched for manifest')]])
+    expect(outcomes(evidenceOf(fleet, image, 'rejected')[0])).toEqual([['honest', 'discarded'], ['voucher', 'lied']])
+  })
+})
+
+describe('an image that is hashed while it is received', () => {
+  it('is verified without being read again', async () => {
+    const image = await makeImage(someTree(MIN_FOLLOWED_BYTES))
+    const fleet = await FakeFleet.start()
+    await fleet.add('honest', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect(evidenceOf(fleet, image, 'verified')[0]?.verdict?.stages[0]?.detail).toMatch(/read behind those that came/)
+  })
+
+  it('is read again as a whole, and rejected, where this host\'s disk has changed a byte of it meanwhile', async () => {
+    const image = await makeImage(someTree(MIN_FOLLOWED_BYTES))
+    const fleet = await FakeFleet.start()
+    const disk = join(fleet.context.content.quarantineTree(image.narHash), 'disk')
+    await fleet.add('honest', image, { before: async offset => {
+      if (offset < image.nar.length - PIECE_BYTES) return
+      // Until all that was sent is written, but for what waits to fill a buffer: nothing is written to the file then.
+      await vi.waitFor(() => { expect(fleet.context.jobs.find(image.narHash)?.progress.bytes).toBeGreaterThan(offset - FILE_BUFFER_BYTES) }, PATIENCE_MS)
+      await alter(disk)
+    } })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /.+/)
+    expect([...fleet.banned]).toEqual([])
+    const [evidence] = evidenceOf(fleet, image, 'rejected')
+    expect(evidence?.verdict?.stages[0]?.detail).not.toMatch(/read behind/)
+    expect(evidence?.notes).toEqual([expect.stringContaining('this host is to blame')])
+  })
+
+  /** Changes a byte, a moment later than whoever wrote to the file last, as the file system counts moments. */
+  async function alter(file: string): Promise<void> {
+    const handle = await open(file, 'r+')
+    const before = (await handle.stat()).ctimeMs
+    while ((await handle.stat()).ctimeMs === before) await handle.write(Buffer.from([0xee]), 0, 1, 5000)
+    await handle.close()
+  }
 })
 
 it('a tree that was cut short on this host\'s disk is no peer\'s fault', async () => {

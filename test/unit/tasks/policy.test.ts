@@ -35,7 +35,7 @@ describe('an image that is asked for', () => {
     else await expect(fetched).rejects.toMatchObject({ code: 'refused' })
     const row = catalog.get(image.narHash)
     expect(row?.state).toBe(state)
-    expect(row === undefined ? undefined : presentImage(content, row)).toMatchObject({ storePath: null, vouchedBy: null })
+    expect(row === undefined ? undefined : presentImage({ catalog, content }, row)).toMatchObject({ storePath: null, vouchedBy: null })
     expect(fleet.announces(image.narHash)).toBe(state === 'verified')
     expect(fleet.banned.size).toBe(0)
   })
@@ -95,12 +95,12 @@ describe('an image that comes packed', () => {
     const { fleet, received } = await receive(0)
     const row = await received
     expect(row).toMatchObject({ state: 'verified', vouchedBy: null })
-    expect(await presentDetails(fleet.context.catalog, fleet.context.content, row)).toMatchObject({ closure: null, storePath: null })
+    expect(await presentDetails(fleet.context, row)).toMatchObject({ closure: null, storePath: null })
   })
 
   test('has a closure where it is signed', async () => {
     const { fleet, received } = await receive(0, { isSigned: true })
-    expect(await presentDetails(fleet.context.catalog, fleet.context.content, await received)).toMatchObject({ closure: { paths: 1, missing: [] }, storePath })
+    expect(await presentDetails(fleet.context, await received)).toMatchObject({ closure: { paths: 1, missing: [] }, storePath })
   })
 })
 

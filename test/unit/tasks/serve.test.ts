@@ -56,8 +56,8 @@ describe('what peers are served', () => {
       expect(await source.describe(narHash)).toBeUndefined()
       await expectFailure(collect(source.read(narHash, 0, 10, { signal: new AbortController().signal })), 'not-found', /not verified here/)
       const row = requireImage(catalog, { kind: 'nar-hash', narHash })
-      expect(presentImage(fleet.context.content, row).path).toBeNull()
-      expect(JSON.stringify(await presentDetails(catalog, fleet.context.content, row))).not.toContain(fleet.context.content.dataDir)
+      expect(presentImage(fleet.context, row).path).toBeNull()
+      expect(JSON.stringify(await presentDetails(fleet.context, row))).not.toContain(fleet.context.content.dataDir)
     }
   })
 
@@ -121,7 +121,7 @@ it('what a rejected image is shown as has its reason and evidence, and no path',
   await fleet.add('liar', image, { nar: flipped(image.nar, 5000) })
   await failureOf(fetchImage(fleet.context, { ref: { kind: 'nar-hash', narHash: image.narHash } }))
   const { catalog, content } = fleet.context
-  const shown = await presentDetails(catalog, content, requireImage(catalog, { kind: 'nar-hash', narHash: image.narHash }))
+  const shown = await presentDetails({ catalog, content }, requireImage(catalog, { kind: 'nar-hash', narHash: image.narHash }))
   expect(shown).toMatchObject({ state: 'rejected', path: null, verifiedAt: null, reason: expect.stringContaining('hashes to') as string })
   expect(shown.journal.map(({ to }) => to)).toEqual(['wanted', 'receiving', 'quarantined', 'rejected'])
   expect(JSON.stringify(shown)).not.toContain(content.dataDir)

@@ -1,0 +1,77 @@
+import { chmod, mkdir, writeFile } from 'node:fs/promises'
+import { createServer } from 'node:net'
+import { join } from 'node:path'
+import { describe, expect, onTestFinished, test } from 'vitest'
+import { doctor } from '../../../src/cli/doctor/doctor.ts'
+import type { Finding } from '../../../src/cli/doctor/finding.ts'
+import { ControlClient } from '../../../src/control/client.ts'
+import { createFleetKey } from '../../../src/fleet-key.ts'
+import { startControl } from '../../helpers/control.ts'
+import { temporaryDirectory } from '../../helpers/temporary.ts'
+
+async function examine(env: NodeJS.ProcessEnv, socket = '/absent/narvik.sock'): Promise<{ verdicts: Record<string, string[]>, findings: readonly Finding[], failed: boolean }> {
+  const outcome = await doctor({ HOME: '/absent', ...env })({
+    json: true, client: () => new ControlClient({ socket }), onProgress: () => undefined, stdin: process.stdin, stdoutIsTerminal: false,
+  })
+  if (!('json' in outcome)) throw new TypeError('no answer')
+  const { findings } = outcome.json as { findings: readonly Finding[] }
+  const verdicts = Object.groupBy(findings, ({ check }) => check)
+  return { findings, failed: outcome.failure !== undefined, verdicts: Object.fromEntries(Object.entries(verdicts).map(([check, all = []]) => [check, all.map(({ verdict }) => verdict)])) }
+}
+
+describe('doctor', () => {
+  test('says of everything that is not well what to do', async () => {
+    const { findings } = await examine({})
+    expect(findings.map(({ check }) => check)).toEqual(expect.arrayContaining(['config', 'daemon', 'fleet key', 'ports', 'dht', 'clock', 'disk', 'permissions', 'nix']))
+    for (const { verdict, hint, check } of findings) if (verdict === 'fail') expect(hint, check).not.toBeNull()
+  })
+
+  test('of a host with a daemon asks the daemon', async () => {
+    const { socket } = await startControl()
+    const { verdicts } = await examine({}, socket)
+    expect(verdicts).toMatchObject({ daemon: ['ok'], dht: ['ok'], nix: ['ok'] })
+  })
+
+  test('of a host without one looks at what it would need', async () => {
+    const directory = await temporaryDirectory()
+    const key = join(directory, 'fleet.key')
+    await createFleetKey(key)
+    const env = { NARVIK_DATA_DIR: directory, NARVIK_FLEET_KEY_FILE: key, NARVIK_SOCKET: join(directory, 'narvik.sock') }
+    const { verdicts, failed } = await examine(env)
+    expect(verdicts).toMatchObject({ 'daemon': ['fail'], 'fleet key': ['ok'], 'ports': ['ok', 'warn'], 'dht': ['warn'], 'permissions': ['ok'] })
+    expect(failed).toBe(true)
+  })
+
+  test('sees a port that another program has', async () => {
+    const server = createServer()
+    await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
+    onTestFinished(() => { server.close() })
+    const address = server.address()
+    const port = typeof address === 'object' && address !== null ? address.port : 0
+    const { verdicts } = await examine({ NARVIK_LISTEN: `/ip4/127.0.0.1/tcp/${port}` })
+    expect(verdicts.ports).toContain('fail')
+  })
+
+  test('sees a key that others may read, and a host that is open without one', async () => {
+    const directory = await temporaryDirectory()
+    const key = join(directory, 'fleet.key')
+    await createFleetKey(key)
+    await chmod(key, 0o644)
+    expect((await examine({ NARVIK_FLEET_KEY_FILE: key })).verdicts['fleet key']).toEqual(['fail'])
+    expect((await examine({ NARVIK_LISTEN: '/ip4/0.0.0.0/tcp/0' })).verdicts['fleet key']).toEqual(['fail'])
+  })
+
+  test('sees a quarantine and a host key that are open to others', async () => {
+    const directory = await temporaryDirectory()
+    await mkdir(join(directory, 'quarantine'), { mode: 0o755 })
+    await writeFile(join(directory, 'identity.key'), 'x', { mode: 0o644 })
+    expect((await examine({ NARVIK_DATA_DIR: directory })).verdicts.permissions).toEqual(['fail', 'fail'])
+  })
+
+  test('goes on when the configuration is no TOML', async () => {
+    const file = join(await temporaryDirectory(), 'narvik.toml')
+    await writeFile(file, 'mdns =')
+    const { verdicts } = await examine({ NARVIK_CONFIG: file })
+    expect(verdicts).toMatchObject({ config: ['fail'], disk: [expect.any(String)] })
+  })
+})
