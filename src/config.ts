@@ -111,6 +111,10 @@ const configSchema = z.strictObject({
     minCopies: z.int().min(0).max(MAX_MIN_COPIES).describe('Copies of an image that must be left elsewhere in the fleet before this host\'s is collected. ' +
       '0 asks nobody, and lets the last copy go.'),
   }).describe('How much room Narvik may take, and what it gives free; docs/SPACE.md says how.'),
+  scrub: z.strictObject({
+    bytesPerSecond: byteSize.describe('How fast verified images are read again in the background, to find damage, such as "16 MiB"; 0 for not at all.'),
+    intervalDays: z.number().positive().max(3650).describe('Days after its last proof before an image is proven again: what is pinned first, then what has a name.'),
+  }).describe('Proving again what is here. What is damaged is withdrawn, and fetched again where another host has it.'),
 })
 export type Config = Readonly<z.output<typeof configSchema>>
 
@@ -187,6 +191,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000, atOnce: 4 },
     rates: { upload: 0, download: 0, uploadPerPeer: 0, downloadPerPeer: 0, uploadSlots: MAX_SERVED_STREAMS },
     space: { quota: null, minFree: 1024 ** 3, minCopies: 1 },
+    scrub: { bytesPerSecond: 16 * 1024 ** 2, intervalDays: 30 },
   }
 }
 

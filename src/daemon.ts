@@ -32,6 +32,7 @@ import { Collector } from './tasks/space/collector.ts'
 import { Space, type SpaceSettings } from './tasks/space/space.ts'
 import { Uses } from './tasks/space/uses.ts'
 import { createClosureSource, createImageSource } from './tasks/serve.ts'
+import { Scrubber, type ScrubSettings } from './tasks/scrub.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
 
@@ -69,7 +70,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: (row: ImageRow, reason: string) => void } = { handle: () => undefined }
-  const uses = new Uses({ catalog, logger })
+  const uses = startUses(catalog, logger, stack)
   const source = createImageSource({ catalog, content, uses, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
   const keyring = new FleetKeyring(await readFleet(config))
   const node = await makeNode(config, keyring, { banStore: catalog.bans, source, closures: createClosureSource({ catalog, uses, logger }), logger })
@@ -78,8 +79,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const queue = new FetchQueue(config.fetch.atOnce)
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
-  const collector = new Collector({ catalog, content, node, jobs, announcer, uses, logger })
-  const space = new Space({ catalog, content, collector, logger }, spaceSettingsOf(config))
+  const space = new Space({ catalog, content, logger, collector: new Collector({ catalog, content, node, jobs, announcer, uses, logger }) }, spaceSettingsOf(config))
   const context: TaskContext = {
     catalog, content, node, nix, uses, space, queue, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
     get settings() { return settings },
@@ -92,13 +92,12 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   await reviewTrust(context)
 
-  uses.start()
-  stack.defer(() => { uses.stop() })
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   const stopResuming = resumeWork(context)
+  const scrubber = startScrubber(context, config, stack)
   stack.defer(() => jobs.stop())
   stack.defer(stopResuming)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
@@ -109,9 +108,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(startLooking(context))
   const reload = new Reload({ keyring, node, logger, settle: async next => {
     settings = settingsOf(next)
-    space.configure(spaceSettingsOf(next))
-    queue.configure(next.fetch.atOnce)
-    applyRates(node, next)
+    putIntoForce({ space, queue, scrubber, node }, next)
     await reviewTrust(context)
     announcer.announceAll(catalog)
   } }, { config, load })
@@ -120,6 +117,28 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   await sayReady(config, { node, logger, onReady })
   await sayStopping(await ended, logger)
   return 0
+}
+
+function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack): Uses {
+  const uses = new Uses({ catalog, logger })
+  uses.start()
+  stack.defer(() => { uses.stop() })
+  return uses
+}
+
+function startScrubber(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+  const scrubber = new Scrubber(context, scrubSettingsOf(config))
+  scrubber.start()
+  stack.defer(() => scrubber.stop())
+  return scrubber
+}
+
+/** What a reload changes of the parts that have settings of their own. */
+function putIntoForce({ space, queue, scrubber, node }: { space: Space, queue: FetchQueue, scrubber: Scrubber, node: P2pNode }, config: Config): void {
+  space.configure(spaceSettingsOf(config))
+  queue.configure(config.fetch.atOnce)
+  scrubber.configure(scrubSettingsOf(config))
+  applyRates(node, config)
 }
 
 async function sayReady({ socket, dataDir }: Config, { node, logger, onReady }: { node: P2pNode, logger: Logger, onReady: DaemonHooks['onReady'] }): Promise<void> {
@@ -198,6 +217,10 @@ function applyRates(node: P2pNode, { rates }: Config): void {
   const limit = (bytesPerSecond: number): number | null => bytesPerSecond === 0 ? null : bytesPerSecond
   const { upload, download, uploadPerPeer, downloadPerPeer, uploadSlots } = rates
   node.setRates({ upload: limit(upload), download: limit(download), uploadPerPeer: limit(uploadPerPeer), downloadPerPeer: limit(downloadPerPeer) }, uploadSlots)
+}
+
+function scrubSettingsOf({ scrub }: Config): ScrubSettings {
+  return { bytesPerSecond: scrub.bytesPerSecond, intervalMs: scrub.intervalDays * 24 * 3600 * 1000 }
 }
 
 function spaceSettingsOf({ space }: Config): SpaceSettings {

@@ -218,6 +218,10 @@ export const MAX_PROGRESS_BYTES = 64 * MIB
 export const MAX_MIN_COPIES = 16
 /** Images that are received at once at most, whatever the configuration says; each has a layout and open files. */
 export const MAX_FETCHES = 64
+/** Milliseconds between two looks for images that are due to be proven again. */
+export const SCRUB_LOOK_MS = 60 * SECOND
+/** Milliseconds before an image is proven again that could not be read for another reason than damage. */
+export const SCRUB_RETRY_MS = 6 * 3600 * SECOND
 /** Milliseconds between two writes of when images were last used; more would be lost by a crash, fewer would write for nothing. */
 export const USE_FLUSH_MS = 60 * SECOND
 /** Milliseconds for a holder to say whether it still has an image; one that doesn't is not counted as a copy. */

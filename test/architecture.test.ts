@@ -30,7 +30,7 @@ const RULES = {
   nar: {
     files: ['nar/'],
     own: ['errors', 'limits', 'image'],
-    outside: ['node:crypto', 'node:fs', 'node:fs/promises', 'node:path', 'node:timers/promises', 'node:worker_threads'],
+    outside: ['node:crypto', 'node:fs', 'node:fs/promises', 'node:os', 'node:path', 'node:timers/promises', 'node:worker_threads'],
   },
   'nix formats': { files: ['nix/'], own: ['errors', 'limits', 'image'], outside: ['node:crypto'] },
   'nix command': {

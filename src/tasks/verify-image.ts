@@ -58,16 +58,18 @@ export async function makeMissingManifests(context: TaskContext): Promise<void> 
   }
 }
 
-async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
+/** Proves one image again; `bytesPerSecond`: no faster than that, where nobody waits for it. */
+export async function verifyOne(context: TaskContext, job: Job<unknown>, options: { readonly bytesPerSecond?: number | undefined } = {}): Promise<VerifyResult> {
   const row = context.catalog.get(job.narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot verify ${job.narHash.toSri()}: it was removed meanwhile`)
   if (row.state === 'wanted' || row.state === 'receiving') {
     throw new NarvikError('conflict', `Cannot verify ${row.narHash.toSri()}: found it ${row.state}, needed the whole of it`)
   }
-  const proof = await proveTree(context, row, job)
+  const proof = await proveTree(context, row, job, options)
   if (row.state === 'quarantined') return { row: await settle(context, row, proof), verdict: proof.verdict }
   if (row.state === 'rejected') return { row, verdict: proof.verdict }
   if (proof.verdict.verdict === 'pass') {
+    context.catalog.keeping.markProven(row.narHash)
     if (row.newestChange !== proof.newestChange) context.catalog.setNewestChange(row.narHash, proof.newestChange)
     if (row.vouchedBy !== proof.vouchedBy) context.catalog.setVouchedBy(row.narHash, proof.vouchedBy)
     describeMeasured(context, row, proof)
@@ -80,7 +82,7 @@ async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<Verif
 }
 
 /** Has the pipeline judge the tree of an image, wherever its state says that it is. */
-export async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+export async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>, { bytesPerSecond }: { readonly bytesPerSecond?: number | undefined } = {}): Promise<Proof> {
   const { content, settings } = context
   const { narHash, narSize, manifestDigest } = row
   const tree = content.visiblePath(row) ?? (row.place === 'nix-store' ? row.storePath : null) ?? content.quarantineTree(narHash)
@@ -88,7 +90,7 @@ export async function proveTree(context: TaskContext, row: ImageRow, job: Job<un
   job.report({ phase: 'verifying', bytes: 0, totalBytes: narSize })
   const registered = await isRegistered(context, row, job.signal)
   const subject = { tree, expected: narHash, claims, trust: trustQuestionOf(settings.trust, row), alterable: row.place === 'nix-store', ...registered }
-  return verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
+  return verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) }, bytesPerSecond })
 }
 
 /** Whether Nix still has the image where it is said to be; nothing where it isn't in the store, or Nix does not answer. */

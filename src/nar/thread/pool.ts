@@ -15,7 +15,7 @@ export type TreeTask =
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
 /** A task, and a shared number that is other than 0 once nobody waits for the answer. */
-export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer> }
+export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer>, readonly bytesPerSecond: number | undefined }
 
 export interface TreeResult {
   readonly columns?: ListingColumns
@@ -40,12 +40,15 @@ export type TreeReply =
 export interface TreeTaskOptions {
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((bytesSoFar: number) => void) | undefined
+  /** Has it done slowly, when nothing else wants the processor or the disk: the bytes of the NAR in a second. */
+  readonly bytesPerSecond?: number | undefined
 }
 
 /** Has a task done in another thread, so that this one stays free. @throws what the task throws, or the reason of `signal`. */
-export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOptions): Promise<TreeResult> {
+export async function runTask(task: TreeTask, { signal, onProgress, bytesPerSecond }: TreeTaskOptions): Promise<TreeResult> {
   signal?.throwIfAborted()
-  const isLong = task.task === 'follow'
+  const isSlow = bytesPerSecond !== undefined
+  const isLong = isSlow || task.task === 'follow'
   const worker = await takeWorker({ isLong })
   if (isLong) longTasks++
   const cancelled = new Int32Array(new SharedArrayBuffer(4))
@@ -53,7 +56,7 @@ export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOp
   signal?.addEventListener('abort', cancel)
   if (signal?.aborted === true) cancel()
   try {
-    const reply = await ask(worker, { ...task, cancelled }, onProgress)
+    const reply = await ask(worker, { ...task, cancelled, bytesPerSecond }, onProgress)
     if (reply.kind === 'done') return reply.result
     if (reply.kind === 'failed') throw new NarvikError(reply.code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint })
     signal?.throwIfAborted()
@@ -61,7 +64,9 @@ export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOp
   } finally {
     signal?.removeEventListener('abort', cancel)
     if (isLong) longTasks--
-    giveBack(worker)
+    // A thread that has stepped back for the others can't step forward again.
+    if (isSlow) await worker.terminate()
+    else giveBack(worker)
   }
 }
 
