@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { once } from 'node:events'
-import { mkdtemp } from 'node:fs/promises'
+import { mkdir, mkdtemp } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
@@ -25,17 +25,38 @@ export class BinaryCache {
     this.#url = serving.url
   }
 
+  /** Has a tree in the cache. */
   static async serve(path: string): Promise<BinaryCache> {
+    return BinaryCache.#serve(env => nix(env, 'store', 'add-path', '--name', 'image', path))
+  }
+
+  /** Has what a Nix expression builds in the cache, with everything that it refers to. */
+  static async serveBuilt(expression: string): Promise<BinaryCache> {
+    return BinaryCache.#serve(env => nixProgram('nix-build', env, '--no-out-link', '-E', expression))
+  }
+
+  static async #serve(make: (env: Readonly<Record<string, string>>) => Promise<string>): Promise<BinaryCache> {
     const dir = await mkdtemp(join(tmpdir(), 'narvik-bench-cache-'))
     const env = environment(dir)
-    const storePath = await nix(env, 'store', 'add-path', '--name', 'image', path)
+    await mkdir(join(dir, 'store'))
+    const storePath = await make(env)
     await nix(env, 'copy', '--to', `file://${dir}/cache?compression=none`, storePath)
     const port = await freePort()
     const nginx = await startNginx({ dir: join(dir, 'nginx'), root: join(dir, 'cache'), listen: `127.0.0.1:${port}`, answers: () => answers(port) })
     return new BinaryCache(dir, env, { storePath, nginx, url: `http://127.0.0.1:${port}` })
   }
 
-  /** Copies the path into a store of its own, and resolves with the milliseconds that it took. */
+  /** What makes a Nix program, or a daemon, use the store that the cache was made of. */
+  get env(): Readonly<Record<string, string>> {
+    return this.#env
+  }
+
+  /** The paths that `storePath` needs, with itself. */
+  async closure(): Promise<string[]> {
+    return (await nixProgram('nix-store', this.#env, '--query', '--requisites', this.storePath)).split('\n')
+  }
+
+  /** Copies the path, with everything that it refers to, into a store of its own, and resolves with the milliseconds that it took. */
   async copy(): Promise<number> {
     const root = join(this.#dir, `copy-${this.#copies++}`)
     const started = performance.now()
@@ -63,9 +84,13 @@ function environment(dir: string): Record<string, string> {
   }
 }
 
-async function nix(env: Readonly<Record<string, string>>, ...args: string[]): Promise<string> {
-  const { failed, stdout, stderr } = await run('nix', args, { env })
-  if (failed) throw new Error(`Cannot run nix ${args.join(' ')}: ${stderr}`)
+function nix(env: Readonly<Record<string, string>>, ...args: string[]): Promise<string> {
+  return nixProgram('nix', env, ...args)
+}
+
+async function nixProgram(program: string, env: Readonly<Record<string, string>>, ...args: string[]): Promise<string> {
+  const { failed, stdout, stderr } = await run(program, args, { env })
+  if (failed) throw new Error(`Cannot run ${program} ${args.join(' ')}: ${stderr}`)
   return stdout
 }
 

@@ -1,3 +1,4 @@
+import { benchClosure } from './closure.ts'
 import { benchHostToHost } from './host-to-host.ts'
 import { benchMemory } from './memory.ts'
 import { benchNarHash, type NarHashResult } from './nar-hash.ts'
@@ -24,6 +25,7 @@ async function main(): Promise<void> {
   for (const each of await benchNarHash({ log: () => undefined })) add(ofNarHash(each))
   add(ofPathInfo(await benchPathInfo({ log: () => undefined })))
   for (const each of await benchHostToHost()) add(each)
+  add(await benchClosure())
   add(await benchMemory())
   await keep('latest', INTRODUCTION, { ...machine, load: `${loadBefore} before, ${load()} after (one minute each)` }, results)
 }

@@ -1,4 +1,4 @@
-import { readFileSync, statSync } from 'node:fs'
+import { existsSync, readFileSync, statSync } from 'node:fs'
 import { isIP } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
@@ -47,7 +47,7 @@ const configSchema = z.strictObject({
     .describe('Peers that are dialled until they answer, for instance "/dns4/host-a/tcp/4650/p2p/12D3KooW…".'),
   mdns: z.boolean().describe('Whether peers on the same LAN are looked for.'),
   fleetKeyFile: path.nullable().meta({
-    description: 'File with the fleet\'s key, made by `narvik fleet create`: only hosts that hold it get past the handshake. Not set: this host is in no fleet.',
+    description: 'File with the fleet\'s key, made by `narvik fleet create`: only hosts that hold it get past the handshake. Not set: the credential narvik.fleet.key of systemd where there is one (/etc/credstore/narvik.fleet.key), else this host is in no fleet.',
     examples: ['/etc/narvik/fleet.key'],
   }),
   acceptFleetKeyFiles: z.array(path).max(8).readonly().meta({
@@ -179,7 +179,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     listen: ['/ip4/127.0.0.1/tcp/0'],
     bootstrap: [],
     mdns: true,
-    fleetKeyFile: null,
+    fleetKeyFile: credential(env, 'narvik.fleet.key'),
     acceptFleetKeyFiles: [],
     allowOpen: false,
     peers: { allow: [], deny: [] },
@@ -243,6 +243,12 @@ export interface Setting {
 
 /** Where a daemon of the whole host keeps its things; a user who has none of their own may speak to it. */
 export const SYSTEM_SOCKET = '/run/narvik/narvik.sock'
+
+/** A file that systemd has put there for this service alone (`LoadCredential=`). */
+function credential({ CREDENTIALS_DIRECTORY: directory }: NodeJS.ProcessEnv, name: string): string | null {
+  const file = directory === undefined ? null : join(directory, name)
+  return file !== null && existsSync(file) ? file : null
+}
 
 function defaultDataDir(env: NodeJS.ProcessEnv, uid: number): string {
   if (env.STATE_DIRECTORY) return env.STATE_DIRECTORY

@@ -9,7 +9,7 @@ import { Metrics } from './metrics/metrics.ts'
 import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
 import { parsePublicKey } from './nix/signature.ts'
-import { notifySystemd } from './notify.ts'
+import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
@@ -21,7 +21,7 @@ import { reconcile } from './store/reconcile.ts'
 import { Announcer } from './tasks/announce.ts'
 import { Events, tellOf, telling } from './tasks/events.ts'
 import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
-import { alignRoots } from './tasks/gc-roots.ts'
+import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
 import { FetchQueue } from './tasks/fetch-queue.ts'
@@ -77,11 +77,12 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   const jobs = new Jobs()
   const queue = new FetchQueue(config.fetch.atOnce)
+  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const space = new Space({ catalog, content, logger, collector: new Collector({ catalog, content, node, jobs, announcer, uses, logger }) }, spaceSettingsOf(config))
   const context: TaskContext = {
-    catalog, content, node, nix, uses, space, queue, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, announcer, logger,
+    catalog, content, node, nix, uses, space, queue, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -98,7 +99,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   await checkForChanges(context)
   const stopResuming = resumeWork(context)
   const scrubber = startScrubber(context, config, stack)
-  stack.defer(() => jobs.stop())
+  stack.defer(async () => { await Promise.all([jobs.stop(), closures.stop()]) })
   stack.defer(stopResuming)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
@@ -114,8 +115,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   } }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
-  await sayReady(config, { node, logger, onReady })
-  await sayStopping(await ended, logger)
+  stack.defer(await tellReady(context))
+  logger.info('ready', { peerId: node.peerId, socket: config.socket })
+  onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
+
+  await tellOfEnd(await ended, logger)
   return 0
 }
 
@@ -141,13 +145,7 @@ function putIntoForce({ space, queue, scrubber, node }: { space: Space, queue: F
   applyRates(node, config)
 }
 
-async function sayReady({ socket, dataDir }: Config, { node, logger, onReady }: { node: P2pNode, logger: Logger, onReady: DaemonHooks['onReady'] }): Promise<void> {
-  await notifySystemd('ready')
-  logger.info('ready', { peerId: node.peerId, socket })
-  onReady({ peerId: node.peerId, addresses: node.addresses, socket, dataDir })
-}
-
-async function sayStopping(signal: string, logger: Logger): Promise<void> {
+async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
@@ -163,6 +161,18 @@ async function openStore({ dataDir }: Config, logger: Logger, stack: AsyncDispos
   return { content, catalog }
 }
 
+/** Tells systemd that the daemon is ready, and from then on that it is alive; answers with how to end that. */
+async function tellReady(context: TaskContext): Promise<() => void> {
+  await notifySystemd('ready')
+  return startHeartbeat({ check: () => { context.catalog.list({ state: 'receiving' }) }, status: () => statusLine(context), logger: context.logger })
+}
+
+/** What `systemctl status` shows. */
+function statusLine({ catalog, jobs, node }: TaskContext): string {
+  const peers = node.peers().filter(({ direction }) => direction !== null).length
+  return `${peers} peers, ${catalog.list({ state: 'verified' }).length} images verified, ${catalog.list({ state: 'rejected' }).length} rejected, ${jobs.list().length} under way`
+}
+
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
 async function startMetricsServer({ metrics: { host, port } }: Config, { metrics, logger }: { readonly metrics: Metrics, readonly logger: Logger }): Promise<() => Promise<void>> {
   if (port === null) return () => Promise.resolve()
@@ -174,7 +184,7 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
 function startLooking(context: TaskContext): () => Promise<void> {
   const ending = new AbortController()
-  const looking = Promise.all([alignRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
+  const looking = Promise.all([alignAllRoots(context, ending.signal), checkRegistrations(context, ending.signal)])
   return async () => {
     ending.abort()
     await looking

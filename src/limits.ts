@@ -161,6 +161,15 @@ export const MAX_PACKED_NARS = 1000
 export const MAX_PACKED_NAR_BYTES = 64 * MIB
 /** Bytes of the NARs that are asked for in one exchange. */
 export const MAX_PACK_BYTES = 1024 * MIB
+/** Bytes of a NAR up to which a packed one is held in memory until a thread has unpacked it; a larger one is written as it comes. */
+export const MAX_BUFFERED_NAR_BYTES = 1 * MIB
+/** Bytes of the packed NARs that are held in memory, or unpacked and proven, at once; each counts as 256 KiB at least. */
+export const MAX_UNPACKED_BYTES = 4 * MIB
+export const MIN_UNPACKED_BYTES = 256 * KIB
+/** Images of a closure that become verified together: one transaction, and one wait for the disk. */
+export const MAX_SETTLED_TOGETHER = 256
+/** Large paths of one closure that are fetched at once, beside what comes packed: each holds buffers of its own, and one fills the line. */
+export const MAX_CLOSURE_FETCHES = 1
 /** Closures described, and packs sent, to all peers at once. */
 export const MAX_SERVED_CLOSURES = 8
 

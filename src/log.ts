@@ -1,3 +1,4 @@
+import { fstatSync } from 'node:fs'
 import { inspect } from 'node:util'
 import pino from 'pino'
 
@@ -23,14 +24,19 @@ export interface LoggerInit {
 
 /** A logger that writes to standard error: standard output belongs to what a command answers. */
 export function createLogger({ level, format }: LoggerInit): Logger {
-  const destination = format === 'json' ? pino.destination({ dest: 2, sync: true }) : { write: writeText }
+  const journal = isJournal(process.env)
+  const output = pino.destination({ dest: 2, sync: true })
+  const write = (line: string): void => {
+    const text = format === 'json' ? line : asText(line, { withTime: !journal })
+    output.write(journal ? `${priorityOf(line)}${text}` : text)
+  }
   const root = pino({
     level,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
     formatters: { level: label => ({ level: label }) },
     serializers: { error: pino.stdSerializers.err },
-  }, destination)
+  }, { write })
   return wrap(root)
 }
 
@@ -53,9 +59,28 @@ function wrap(logger: pino.Logger): Logger {
   }
 }
 
-function writeText(line: string): void {
+/** Whether standard error goes to the journal, which reads a priority before each line. */
+function isJournal({ JOURNAL_STREAM: stream }: NodeJS.ProcessEnv): boolean {
+  if (stream === undefined) return false
+  try {
+    const { dev, ino } = fstatSync(2)
+    return stream === `${dev}:${ino}`
+  } catch {
+    return false
+  }
+}
+
+/** The priorities of syslog, as sd-daemon(3) has them. */
+const PRIORITIES: Readonly<Record<LogLevel, number>> = { debug: 7, info: 6, warn: 4, error: 3 }
+
+function priorityOf(line: string): string {
+  const level = /^{"level":"(\w+)"/.exec(line)?.[1] ?? 'info'
+  return `<${PRIORITIES[level as LogLevel]}>`
+}
+
+function asText(line: string, { withTime }: { readonly withTime: boolean }): string {
   const { level, time, msg, ...fields } = JSON.parse(line) as Record<string, unknown>
   const clock = String(time).slice(11, 19)
   const rest = Object.entries(fields).map(([key, value]) => ` ${key}=${typeof value === 'string' ? value : inspect(value, { breakLength: Infinity })}`)
-  process.stderr.write(`${clock} ${String(level).padEnd(5)} ${String(msg)}${rest.join('')}\n`)
+  return `${withTime ? `${clock} ` : ''}${String(level).padEnd(5)} ${String(msg)}${rest.join('')}\n`
 }

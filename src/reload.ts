@@ -2,6 +2,7 @@ import { changedKeys, type Config } from './config.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { readFleetKey } from './fleet-key.ts'
 import type { Logger } from './log.ts'
+import { notifySystemd } from './notify.ts'
 import { type FleetKeyring, type FleetKeys, fleetKeys, NO_FLEET } from './p2p/fleet.ts'
 import type { P2pNode } from './p2p/node.ts'
 
@@ -46,10 +47,12 @@ export class Reload {
   run(): Promise<void> {
     this.#turn = this.#turn.then(async () => {
       try {
+        await notifySystemd('reloading')
         await this.#apply(this.#load())
       } catch (error) {
         this.#components.logger.error('the configuration was not reloaded, the one before stays in force', { reason: messageOf(error) })
       }
+      await notifySystemd('ready').catch((error: unknown) => { this.#components.logger.error('cannot say that the reload is over', { reason: messageOf(error) }) })
     })
     return this.#turn
   }

@@ -73,10 +73,13 @@ async function openSecret({ file, hints }: SecretFile, action: string): Promise<
   }
 }
 
-async function checkFile(handle: FileHandle, { hints }: SecretFile, action: string): Promise<void> {
+async function checkFile(handle: FileHandle, { file, hints }: SecretFile, action: string): Promise<void> {
   const stat = await handle.stat()
   if (!stat.isFile()) throw new NarvikError('invalid-config', `Cannot ${action}: found something that is no file, needed a file`)
-  if ((stat.mode & 0o077) === 0) return
+  // What systemd made for this service is for it alone: where it grants that by an ACL, the group's bits are the ACL's mask.
+  const credentials = process.env.CREDENTIALS_DIRECTORY
+  const shared = credentials !== undefined && path.dirname(file) === credentials ? 0o037 : 0o077
+  if ((stat.mode & shared) === 0) return
   throw new NarvikError('refused', `Cannot ${action}: found mode 0${(stat.mode & 0o777).toString(8)}, needed 0600`, { hint: hints.shared })
 }
 

@@ -42,13 +42,13 @@ export function show(ref: string): Action {
   return async ({ client }) => answer(await client().show(checked), views.imageDetailsView)
 }
 
-export function verify(ref: string | undefined, { all = false }: { readonly all?: boolean }): Action {
+export function verify(ref: string | undefined, { all = false, repair = false }: { readonly all?: boolean, readonly repair?: boolean }): Action {
   if ((ref === undefined) !== all) {
     throw new NarvikError('invalid-argument', `Cannot verify: found ${all ? 'both REF and --all' : 'neither REF nor --all'}, needed one of the two`)
   }
   const request = ref === undefined ? { all: true } as const : { ref: checkRef(ref) }
   return async ({ client, onProgress }) => {
-    const report = await client().verify(request, { onProgress })
+    const report = await client().verify({ ...request, ...repair && { repair } }, { onProgress })
     const failure = verifyFailure(report)
     return { ...answer(report, views.verifyView), ...(failure === undefined ? {} : { failure }) }
   }

@@ -3,12 +3,15 @@ import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
 import { MAX_PRIORITY } from '../control/api.ts'
 import { NarvikError } from '../errors.ts'
+import { completion } from './completion.ts'
 import { configCheck } from './config.ts'
 import { doctor } from './doctor/doctor.ts'
 import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
+import { EXAMPLES } from './examples.ts'
+import { installService } from './service.ts'
 
 /** What every command takes. */
 export interface CommonOptions {
@@ -44,6 +47,9 @@ export function createProgram(version: string, runner: Runner): Command {
   addQueue(program, runner)
   addConfig(program, runner)
   addFleet(program, runner)
+  addService(program, runner)
+  common(program.command('completion <SHELL>')).description('print a completion for bash, zsh or fish; needs no daemon')
+    .action((shell: string, options: CommonOptions) => runner.run(completion(shell, program), options))
   settle(program)
   return program
 }
@@ -52,8 +58,16 @@ export function createProgram(version: string, runner: Runner): Command {
 function settle(parent: Command): void {
   for (const command of parent.commands) {
     command.copyInheritedSettings(parent).helpOption('--help', 'print this help')
+    const examples = EXAMPLES[commandPath(command)]
+    if (examples !== undefined) command.addHelpText('after', `\n${examples.length === 1 ? 'Example' : 'Examples'}:\n${examples.map(example => `  $ ${example}`).join('\n')}`)
     settle(command)
   }
+}
+
+/** `fleet create`: the words after `narvik`. */
+function commandPath(command: Command): string {
+  const { parent } = command
+  return parent?.parent == null ? command.name() : `${commandPath(parent)} ${command.name()}`
 }
 
 /** A mistake on the command line as an error with a code; undefined where the exit is no mistake, as after `--help`. */
@@ -115,7 +129,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions) => run(online.show(ref), options))
   common(program.command('verify [REF]')).description('prove again what is on disk')
     .option('--all', 'every image')
-    .action((ref: string | undefined, options: CommonOptions & { all?: boolean }) => run(online.verify(ref, options), options))
+    .option('--repair', 'bring what is damaged from other images of this host and from peers')
+    .action((ref: string | undefined, options: CommonOptions & { all?: boolean, repair?: boolean }) => run(online.verify(ref, options), options))
   common(program.command('export <REF> <DEST>')).description('copy a verified tree out')
     .action((ref: string, dest: string, options: CommonOptions) => run(online.exportImage(ref, dest), options))
   common(program.command('install <REF>')).description('register a verified image in the Nix store of this host')
@@ -185,6 +200,14 @@ function addFleet(program: Command, { run }: Runner): void {
     .action((file: string, options: CommonOptions) => run(fleetCreate(file), options))
   common(fleet.command('show <FILE>')).description('print the fingerprint of a key, never the key')
     .action((file: string, options: CommonOptions) => run(fleetShow(file), options))
+}
+
+function addService(program: Command, { run }: Runner): void {
+  const service = program.command('service').description('the systemd service; needs no daemon').helpCommand(false)
+  common(service.command('install')).description('put the unit in place and make its user')
+    .option('--print', 'only print the unit')
+    .option('--prefix <dir>', 'root of the system that it is put into')
+    .action((options: CommonOptions & { print?: boolean, prefix?: string }) => run(installService(options), options))
 }
 
 function common(command: Command): Command {

@@ -60,8 +60,12 @@ export function installView({ storePath, added }: InstallResultJson): string {
 
 export function verifyView({ results }: VerifyReportJson, paint: Paint): string {
   if (results.length === 0) return 'no images to verify'
-  const rows = results.map(({ narHash, name, verdict, reason }): Cell[] => [verdictCell(verdict), narHash, name ?? '-', reason ?? ''])
+  const rows = results.map(({ narHash, name, verdict, reason, repaired }): Cell[] => [verdictCell(verdict), narHash, name ?? '-', reason ?? repairNote(repaired)])
   return table(['VERDICT', 'NAR HASH', 'NAME', 'REASON'], rows, paint)
+}
+
+function repairNote(repaired: VerifyReportJson['results'][number]['repaired']): string {
+  return repaired === undefined ? '' : `repaired ${formatBytes(repaired.bytes)}, ${formatBytes(repaired.received)} of it from peers`
 }
 
 export function statusView(status: StatusJson, paint: Paint): string {

@@ -50,7 +50,7 @@ export const fetchRequest = z.strictObject({
   priority: z.exactOptional(z.int().min(-MAX_PRIORITY).max(MAX_PRIORITY)),
 })
 export const moveRequest = z.strictObject({ ref: refSchema, position: z.int().min(1).max(1_000_000) })
-export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)) })
+export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)), repair: z.exactOptional(z.literal(true)) })
   .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
 export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
 export const installRequest = z.strictObject({ ref: refSchema, closure: z.exactOptional(z.boolean()), checkSignatures: z.exactOptional(z.boolean()) })
@@ -164,6 +164,7 @@ export const verifyResultSchema = z.object({
   verdict: z.enum(['pass', 'fail']),
   stages: z.array(stageSchema).readonly(),
   reason: z.string().nullable(),
+  repaired: z.exactOptional(z.object({ bytes: count, received: count })),
 })
 export const verifyReportSchema = z.object({ results: z.array(verifyResultSchema).readonly() })
 export type VerifyReportJson = z.output<typeof verifyReportSchema>
@@ -373,7 +374,7 @@ export interface Tasks {
   queue(): Awaitable<QueueJson>
   /** The queue as it is then. */
   moveInQueue(request: { readonly ref: Ref, readonly position: number }): Awaitable<QueueJson>
-  verifyImages(request: { readonly ref: Ref | 'all' } & LongWork): Promise<VerifyReportJson>
+  verifyImages(request: { readonly ref: Ref | 'all', readonly repair?: boolean | undefined } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
   makePrivate(request: { readonly ref: Ref, readonly private: boolean }): Awaitable<ImageJson>

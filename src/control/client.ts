@@ -121,7 +121,7 @@ export class ControlClient {
     return this.#work('/v1/fetch', request, imageSchema, options)
   }
 
-  verify(request: { readonly ref: string } | { readonly all: true }, options?: WorkOptions): Promise<VerifyReportJson> {
+  verify(request: ({ readonly ref: string } | { readonly all: true }) & { readonly repair?: true }, options?: WorkOptions): Promise<VerifyReportJson> {
     return this.#work('/v1/verify', request, verifyReportSchema, options)
   }
 

@@ -45,7 +45,7 @@ export const ROUTES: readonly Route[] = [
   short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
-  long('/v1/verify', verifyRequest, (tasks, { ref }, work) => tasks.verifyImages({ ref: ref ?? 'all', ...work })),
+  long('/v1/verify', verifyRequest, (tasks, { ref, repair }, work) => tasks.verifyImages({ ref: ref ?? 'all', repair, ...work })),
   long('/v1/export', exportRequest, (tasks, request, work) => tasks.exportImage({ ...request, ...work })),
   long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]

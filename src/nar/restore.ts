@@ -16,12 +16,18 @@ export interface RestoredNar {
   readonly narSize: number
 }
 
+export interface RestoreOptions {
+  readonly signal?: AbortSignal
+  /** Removes what was made, after a failure; by another thread where absent. */
+  readonly remove?: (path: string) => Promise<void>
+}
+
 /**
  * Makes the tree of a NAR at `dest`, where nothing may be, as `nix-store --restore` does: modes as the umask has it, times of now. It writes only
  * inside `dest`, whatever the NAR says, and on failure removes what it made. Blocks of zeros become holes.
  * @throws NarvikError `conflict` where something is at `dest`, `invalid-nar`, `disk-full`, `io-error`; the reason of `signal` when it is aborted.
  */
-export async function restoreNar(source: AsyncIterable<Uint8Array>, dest: string, { signal }: { signal?: AbortSignal } = {}): Promise<RestoredNar> {
+export async function restoreNar(source: AsyncIterable<Uint8Array>, dest: string, { signal, remove = removeTree }: RestoreOptions = {}): Promise<RestoredNar> {
   checkProc()
   const hash = createHash('sha256')
   let narSize = 0
@@ -38,7 +44,7 @@ export async function restoreNar(source: AsyncIterable<Uint8Array>, dest: string
     await parseNar(hashed(), restorer)
   } catch (error) {
     restorer.close()
-    if (restorer.hasBegun) await removeTree(dest)
+    if (restorer.hasBegun) await remove(dest)
     throw error
   }
   return { narHash: NarHash.fromBytes(hash.digest()), narSize }

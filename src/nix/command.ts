@@ -149,22 +149,8 @@ export class NixCommand {
     throw new NixError('bad-output', `Cannot add ${path} to the Nix store: found ${quote(answer)} as the answer of nix store add-path, needed a store path in ${this.storeDir} with the name ${name}`)
   }
 
-  /**
-   * Makes `link` a link to a valid path of the store, and has Nix register it as an indirect root: while the link is
-   * there, the path and all that it refers to stay. Through the daemon it needs no privileges. Nix makes what it is asked
-   * to protect where that is missing: so nothing is looked for elsewhere, and no derivation is taken, which would be built.
-   */
-  async addRoot(link: string, path: string, options: Abortable = {}): Promise<void> {
-    parseStorePath(path, this.storeDir)
-    if (path.endsWith('.drv')) throw new NarvikError('invalid-argument', `Cannot protect ${path}: found a derivation, which Nix would build, needed any other store path`)
-    await this.#needStore(`protect ${path}`)
-    const args = ['--add-root', link, '--indirect', '--realise', path, '--option', 'substitute', 'false']
-    await this.#run(args, { ...options, program: 'nix-store', timeoutMs: this.#init.queryTimeoutMs })
-    if (!await this.hasRoot(link) && this.#location.stateDir !== null) throw new NixError('bad-output', `Cannot protect ${path}: found no registration of ${link} after nix-store --add-root, needed one`)
-  }
-
-  /** Whether Nix knows a link as a root. */
-  async hasRoot(link: string): Promise<boolean> {
+  /** Whether Nix knows a link as a root; null where that can't be seen. */
+  async hasRoot(link: string): Promise<boolean | null> {
     return await isRegisteredRoot(this.#location, link)
   }
 

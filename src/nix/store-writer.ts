@@ -14,7 +14,14 @@ export interface StoreWriterInit {
   readonly stallMs?: number
 }
 
-const writers = new Slots(MAX_NIX_WRITERS)
+interface UseOptions extends StoreWriterInit {
+  readonly signal?: AbortSignal | undefined
+  /** Whether it only makes roots, which is soon done. */
+  readonly protects?: boolean
+}
+
+/** What registers a large path takes long: who wants to protect one need not wait for it. */
+const lanes = { registering: new Slots(MAX_NIX_WRITERS), protecting: new Slots(MAX_NIX_WRITERS) }
 
 /**
  * Registers paths in the Nix store of this machine, over one connection of the worker protocol.
@@ -38,9 +45,9 @@ export class StoreWriter {
    * Opens a connection, lets `work` use it, and closes it. Whatever ends `work` early ends the connection too.
    * @throws NixError where Nix refuses or fails, with what it said; the signal's reason.
    */
-  static async use<T>(nix: Pick<NixCommand, 'startStoreDaemon'>, work: (writer: StoreWriter) => Promise<T>, { signal, ...given }: StoreWriterInit & { readonly signal?: AbortSignal | undefined } = {}): Promise<T> {
+  static async use<T>(nix: Pick<NixCommand, 'startStoreDaemon'>, work: (writer: StoreWriter) => Promise<T>, { signal, protects = false, ...given }: UseOptions = {}): Promise<T> {
     const init = { queryTimeoutMs: NIX_QUERY_TIMEOUT_MS, stallMs: NIX_ADD_STALL_MS, ...given }
-    return writers.run(async () => {
+    return lanes[protects ? 'protecting' : 'registering'].run(async () => {
       const daemon = await nix.startStoreDaemon({ signal })
       try {
         const client = await limited('open a connection to the Nix store', init.queryTimeoutMs, () => WorkerClient.open(daemon))
@@ -68,6 +75,11 @@ export class StoreWriter {
     if (this.#kept.has(path)) return
     this.#kept.add(path)
     await limited(`keep ${path}`, this.#init.queryTimeoutMs, () => this.#client.addTempRoot(path))
+  }
+
+  /** Has Nix take a link to a path of the store for a root of its garbage collector, for as long as the link is there. */
+  async addIndirectRoot(link: string): Promise<void> {
+    await limited(`protect the target of ${link}`, this.#init.queryTimeoutMs, () => this.#client.addIndirectRoot(link))
   }
 
   async addSignatures(path: string, signatures: readonly string[]): Promise<void> {

@@ -7,15 +7,15 @@ import { nextState } from '../image/states.ts'
 import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
-import { fromSqliteError, openDatabase } from './database.ts'
-import type { Database } from './database.ts'
+import { fromSqliteError, openDatabase, type Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
 import { Keeping } from './keeping.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
-import { toImageRow, toJournalEntry, toRegistration } from './rows.ts'
-import { prepareStatements } from './statements.ts'
-import type { Statements } from './statements.ts'
+import { putLists, register, registrationsOf } from './registrations.ts'
+import { toImageRow, toJournalEntry } from './rows.ts'
+import { prepareStatements, type Statements } from './statements.ts'
+import { WantedClosures } from './wanted-closures.ts'
 
 export interface NewImage {
   readonly narHash: NarHash
@@ -79,6 +79,7 @@ export class Catalog {
   readonly knownPaths: KnownPaths
   /** How long each image is kept. */
   readonly keeping: Keeping
+  readonly closures: WantedClosures
   /** The peers that are kept away, and were not long ago. */
   readonly bans: KeptBans
   readonly #database: Database
@@ -93,6 +94,7 @@ export class Catalog {
     this.#sql = prepareStatements(database)
     this.knownPaths = new KnownPaths(database, now)
     this.keeping = new Keeping(database, now)
+    this.closures = new WantedClosures(database)
     this.bans = new KeptBans(database)
     this.#now = now
   }
@@ -131,6 +133,14 @@ export class Catalog {
   /** Images in the order in which they were created. */
   list({ state }: { state?: ImageState } = {}): ImageRow[] {
     return run('list the images', () => (state === undefined ? this.#sql.all.all() : this.#sql.byState.all(state)).map(toImageRow))
+  }
+
+  /**
+   * Makes many changes one transaction: they reach the disk together, or not at all where one of them throws.
+   * `action` completes `Cannot …`.
+   */
+  together<Result>(action: string, changes: () => Result): Result {
+    return this.#write(action, changes)
   }
 
   /**
@@ -182,7 +192,9 @@ export class Catalog {
         narHash: narHash.bytes, narSize: metadata.narSize, storePath: metadata.storePath, deriver: metadata.deriver,
         ca: metadata.ca, manifestDigest: metadata.manifestDigest, vouchedBy, note: note === undefined ? row.note : note,
       })
-      this.#putLists(narHash, metadata, manifest)
+      putLists(this.#sql, narHash, metadata)
+      this.#sql.dropManifest.run(narHash.bytes)
+      if (manifest !== null) this.#sql.addManifest.run(narHash.bytes, manifest)
       return this.#require(narHash, 'describe')
     })
   }
@@ -225,23 +237,19 @@ export class Catalog {
   registrations(narHash: NarHash): Registration[] {
     return run(`read the store paths of ${narHash.toSri()}`, () => {
       const row = this.get(narHash)
-      if (row === undefined) return []
-      const { storePath, references, deriver, ca, signatures, vouchedBy } = row
-      const first = storePath === null ? [] : [{ storePath, references, deriver, ca, signatures, vouchedBy }]
-      return [...first, ...this.#sql.otherPaths.all(narHash.bytes).map(toRegistration).filter(other => other.storePath !== storePath)]
+      return row === undefined ? [] : registrationsOf(this.#sql, row)
     })
   }
 
   /**
-   * Puts down that an image is at a store path as well; nothing changes where that is the path of its row.
+   * Puts down that an image is at a store path. What this host's Nix says takes the place of what was said of that path before, and
+   * what somebody vouches for that of a claim, also as the path of the row; a claim about the path of the row changes nothing.
    * @throws NarvikError `not-found`.
    */
-  addStorePath(narHash: NarHash, { storePath, references, deriver, ca, signatures, vouchedBy }: Registration): void {
+  addStorePath(narHash: NarHash, registration: Registration): void {
     this.#write(`add a store path to ${narHash.toSri()}`, () => {
-      if (this.#require(narHash, 'add a store path to').storePath === storePath) return
-      this.#sql.addOtherPath.run({
-        narHash: narHash.bytes, storePath, deriver, ca, references: JSON.stringify([...new Set(references)].sort()), signatures: JSON.stringify(signatures), vouchedBy,
-      })
+      const row = this.#require(narHash, 'add a store path to')
+      register(this.#sql, row, registration)
     })
   }
 
@@ -361,16 +369,6 @@ export class Catalog {
     const holder = this.getByName(name)
     if (holder === undefined || holder.narHash.equals(narHash)) return
     throw new NarvikError('name-taken', `Cannot name an image ${name}: found that ${holder.narHash.toSri()} has the name, needed a free one`, { hint: `Choose another name, or remove the other image: narvik rm ${name}` })
-  }
-
-  #putLists(narHash: NarHash, { references, signatures }: ImageMetadata, manifest: Uint8Array | null): void {
-    const key = narHash.bytes
-    this.#sql.dropReferences.run(key)
-    for (const reference of new Set(references)) this.#sql.addReference.run(key, reference)
-    this.#sql.dropSignatures.run(key)
-    for (const [position, signature] of signatures.entries()) this.#sql.addSignature.run(key, position, signature)
-    this.#sql.dropManifest.run(key)
-    if (manifest !== null) this.#sql.addManifest.run(key, manifest)
   }
 
   #append(narHash: NarHash, { event, from, to, details }: Step): void {

@@ -1,6 +1,6 @@
 import { randomBytes } from 'node:crypto'
 import { constants } from 'node:fs'
-import { lstat, mkdir, open, readdir, rename, statfs, symlink, unlink } from 'node:fs/promises'
+import { lstat, mkdir, open, readdir, rename, rmdir, statfs, symlink, unlink } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { fromSystemError, NarvikError, systemCode } from '../errors.ts'
 import { imageName } from '../image/metadata.ts'
@@ -108,10 +108,15 @@ export class Content {
    * @throws NarvikError `conflict` where the image has something in quarantine already.
    */
   async adopt(stage: Stage, narHash: NarHash): Promise<void> {
-    const home = this.quarantine(narHash)
-    await attempt(`move ${stage.dir} to ${home}`, async () => {
-      await syncDirectory(stage.dir)
-      await renameDurably(stage.dir, home)
+    await this.adoptAll([{ stage, narHash }])
+  }
+
+  /** As `adopt`, for many at once: they become durable together. Those before one that fails are adopted. */
+  async adoptAll(staged: readonly { readonly stage: Stage, readonly narHash: NarHash }[]): Promise<void> {
+    await attempt(`move ${staged.map(({ stage }) => stage.dir).join(', ')} into quarantine`, async () => {
+      await forAll(staged, ({ stage }) => syncDirectory(stage.dir))
+      for (const { stage, narHash } of staged) await rename(stage.dir, this.quarantine(narHash))
+      await syncDirectory(this.#directories.quarantine)
     })
   }
 
@@ -143,28 +148,57 @@ export class Content {
    * because the disk is full, the tree is back in quarantine before the error is thrown.
    */
   async publishWith<Claim>(narHash: NarHash, claim: () => Claim): Promise<Claim> {
-    const [from, to] = [this.quarantineTree(narHash), this.imageTree(narHash)]
-    return await attempt(`publish ${from}`, async () => {
-      if (await kindOf(from) === undefined) throw absent('publish', from)
-      await this.#trash(to)
-      await openRoot(from)
-      await rename(from, to)
-      const claimed = await this.#settleIn(narHash, claim).catch(async (error: unknown) => {
-        await openRoot(to)
-        await renameDurably(to, from)
+    return await this.publishAll([narHash], claim)
+  }
+
+  /** As `publishWith`, for many at once, which become durable together: all of them are published, or none. */
+  async publishAll<Claim>(narHashes: readonly NarHash[], claim: () => Claim): Promise<Claim> {
+    const moved: NarHash[] = []
+    return await attempt(`publish ${narHashes.map(narHash => this.quarantineTree(narHash)).join(', ')}`, async () => {
+      try {
+        for (const narHash of narHashes) {
+          await this.#moveIntoSight(narHash)
+          moved.push(narHash)
+        }
+        const claimed = await this.#settleIn(narHashes, claim)
+        // The trees are where they belong; what is left in quarantine is removed now or at the next start.
+        await forAll(narHashes, narHash => this.#clearQuarantine(narHash).catch(() => undefined))
+        return claimed
+      } catch (error) {
+        for (const narHash of moved) await this.#moveBack(narHash)
         throw error
-      })
-      // The tree is where it belongs; what is left in quarantine is removed now or at the next start.
-      await this.#trash(this.quarantine(narHash)).catch(() => undefined)
-      return claimed
+      }
     })
   }
 
-  async #settleIn<Claim>(narHash: NarHash, claim: () => Claim): Promise<Claim> {
-    await sealRoot(this.imageTree(narHash))
+  async #moveIntoSight(narHash: NarHash): Promise<void> {
+    const [from, to] = [this.quarantineTree(narHash), this.imageTree(narHash)]
+    if (await kindOf(from) === undefined) throw absent('publish', from)
+    await this.#trash(to)
+    await openRoot(from)
+    await rename(from, to)
+  }
+
+  async #moveBack(narHash: NarHash): Promise<void> {
+    await openRoot(this.imageTree(narHash))
+    await renameDurably(this.imageTree(narHash), this.quarantineTree(narHash))
+  }
+
+  async #settleIn<Claim>(narHashes: readonly NarHash[], claim: () => Claim): Promise<Claim> {
+    if (narHashes.length === 0) return claim()
+    await forAll(narHashes, narHash => sealRoot(this.imageTree(narHash)))
     await syncDirectory(this.#directories.images)
-    await syncDirectory(this.quarantine(narHash))
+    await forAll(narHashes, narHash => syncDirectory(this.quarantine(narHash)))
     return claim()
+  }
+
+  /** Most have nothing left there but the directory itself. */
+  async #clearQuarantine(narHash: NarHash): Promise<void> {
+    try {
+      await rmdir(this.quarantine(narHash))
+    } catch {
+      await this.#trash(this.quarantine(narHash))
+    }
   }
 
   /**
@@ -299,11 +333,23 @@ async function changeRootMode(path: string, change: (mode: number) => number): P
   const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
   try {
     const { mode } = await handle.stat()
-    await handle.chmod(change(mode & 0o777))
+    const [present, wanted] = [mode & 0o777, change(mode & 0o777)]
+    if (present === wanted) return
+    await handle.chmod(wanted)
     await handle.sync()
   } finally {
     await handle.close()
   }
+}
+
+/** Works that wait for the disk at the same time: they share the journal's commits. */
+const AT_ONCE = 16
+
+async function forAll<Item>(items: readonly Item[], work: (item: Item) => Promise<void>): Promise<void> {
+  const left = items.values()
+  await Promise.all(Array.from({ length: Math.min(AT_ONCE, items.length) }, async () => {
+    for (const item of left) await work(item)
+  }))
 }
 
 async function makeDirectory(path: string): Promise<void> {

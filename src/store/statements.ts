@@ -12,6 +12,8 @@ export interface Statements {
   readonly byStorePath: Statement<[{ path: string }], StoredImage>
   readonly otherPaths: Statement<Key, StoredRegistration>
   readonly addOtherPath: Statement<[object]>
+  readonly dropOtherPath: Statement<[object]>
+  readonly register: Statement<[object]>
   readonly byState: Statement<[string], StoredImage>
   readonly all: Statement<[], StoredImage>
   readonly insert: Statement<[object]>
@@ -51,6 +53,8 @@ export function prepareStatements(database: Database): Statements {
     addOtherPath: database.prepare(`
       INSERT OR REPLACE INTO other_store_paths (store_path, nar_hash, deriver, ca, references_json, signatures_json, vouched_by)
       VALUES (@storePath, @narHash, @deriver, @ca, @references, @signatures, @vouchedBy)`),
+    dropOtherPath: database.prepare('DELETE FROM other_store_paths WHERE nar_hash = @narHash AND store_path = @storePath'),
+    register: database.prepare('UPDATE images SET store_path = @storePath, deriver = @deriver, ca = @ca, vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
     byState: database.prepare(`${SELECT_IMAGES} WHERE state = ? ORDER BY created_at, nar_hash`),
     all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
     insert: database.prepare(`

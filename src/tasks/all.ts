@@ -14,6 +14,7 @@ import { makePrivate } from './make-private.ts'
 import { pinImage } from './pin-image.ts'
 import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { describeQueue, moveInQueue } from './queue.ts'
+import { repairImages } from './repair-image.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
@@ -39,7 +40,7 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
   return {
     importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
     fetchImage: async (request: FetchRequest & Whole) => presentImage(context, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
-    verifyImages: async (request: VerifyRequest) => ({ results: (await verifyImages(context, request)).map(presentVerification) }),
+    verifyImages: async (request: VerifyRequest & { readonly repair?: boolean | undefined }) => ({ results: (await (request.repair === true ? repairImages : verifyImages)(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
     makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(context, makePrivate(context, request)),

@@ -17,6 +17,9 @@ export class Announcer {
   readonly #policy: () => Sharing
   readonly #abort = new AbortController()
   readonly #pending = new Set<Promise<void>>()
+  /** Images that wait for their turn: a closure brings thousands at once. */
+  readonly #waiting: ImageRow[] = []
+  #tellers = 0
 
   /** `policy` says which images are announced, and is asked each time. */
   constructor({ router, logger }: { router: ContentRouter, logger: Logger }, { policy = () => 'everything' }: { policy?: () => Sharing } = {}) {
@@ -27,16 +30,31 @@ export class Announcer {
 
   /** Announces a verified image, or takes it back where the policy is against it, or the image is private. */
   announce(row: ImageRow): void {
-    void this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(row))
+    this.#waiting.push(row)
+    if (this.#tellers < ANNOUNCE_CONCURRENCY) void this.#tellWaiting()
+  }
+
+  async #tellWaiting(): Promise<void> {
+    this.#tellers++
+    // The last first: of a closure that is the image that others ask for.
+    for (let row = this.#waiting.pop(); row !== undefined && !this.#abort.signal.aborted; row = this.#waiting.pop()) {
+      const next = row
+      await this.#run(`announce ${row.narHash.toSri()}`, () => this.#tell(next))
+    }
+    this.#tellers--
   }
 
   /** Takes an image back that is no longer verified here. */
   withdraw(narHash: NarHash): void {
+    const waiting = this.#waiting.findIndex(row => row.narHash.equals(narHash))
+    if (waiting !== -1) this.#waiting.splice(waiting, 1)
     void this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
   }
 
   /** As `withdraw`; resolves when the fleet was told, or can't be. */
   async withdrawNow(narHash: NarHash): Promise<void> {
+    const waiting = this.#waiting.findIndex(row => row.narHash.equals(narHash))
+    if (waiting !== -1) this.#waiting.splice(waiting, 1)
     await this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash, { signal: this.#abort.signal }))
   }
 
@@ -74,6 +92,7 @@ export class Announcer {
     return policy === 'everything' || (policy === 'named' && name !== null)
   }
 
+  /** Never rejects. */
   #run(action: string, work: () => Promise<void>): Promise<void> {
     const task = work().catch((error: unknown) => {
       if (!this.#abort.signal.aborted) this.#logger.warn(`Cannot ${action}`, { reason: messageOf(error) })

@@ -10,14 +10,16 @@ import { requireImage } from './refs.ts'
  * @throws NarvikError `conflict` where the image is not being fetched: what is here already is not for this to remove.
  */
 export async function cancelFetch(context: TaskContext, { ref }: { ref: Ref }): Promise<ImageRow> {
-  const { catalog, jobs } = context
+  const { catalog, jobs, closures } = context
   const before = requireImage(catalog, ref)
   const { narHash, state } = before
-  const isFetched = jobs.list().some(job => job.narHash.equals(narHash) && (job.kind === 'fetch' || job.kind === 'resume'))
+  const isFetched = closures.find(narHash) !== undefined || jobs.list().some(job => job.narHash.equals(narHash) && (job.kind === 'fetch' || job.kind === 'resume'))
   if (state === 'verified' || (!isFetched && state !== 'wanted')) {
     throw new NarvikError('conflict', `Cannot cancel ${narHash.toSri()}: found it ${state}, needed a fetch under way`, { hint: 'To remove an image that is here: narvik rm' })
   }
-  jobs.abort(narHash, ['fetch', 'resume'], new NarvikError('cancelled', `Cannot go on fetching ${narHash.toSri()}: it was cancelled`))
+  const reason = new NarvikError('cancelled', `Cannot go on fetching ${narHash.toSri()}: it was cancelled`)
+  closures.abort(narHash, ['closure'], reason)
+  jobs.abort(narHash, ['fetch', 'resume'], reason)
   return jobs.run('remove', narHash, async () => {
     const row = catalog.get(narHash)
     if (row?.state === 'verified') throw new NarvikError('conflict', `Cannot cancel ${narHash.toSri()}: found it verified meanwhile, needed a fetch under way`)

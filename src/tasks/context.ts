@@ -18,9 +18,11 @@ export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
   readonly node: FleetNode
-  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'addRoot' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon'>
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon'>
   readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
+  /** The fetches of closures: one job for the image that a closure is of, beside those for each of its paths. */
+  readonly closures: Jobs
   readonly announcer: Announcer
   readonly uses: Uses
   readonly queue: FetchQueue

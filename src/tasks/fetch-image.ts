@@ -58,7 +58,7 @@ export function resumeFetch(context: TaskContext, narHash: NarHash): void {
   })
 }
 
-interface Wish {
+export interface Wish {
   readonly narHash: NarHash
   readonly name: string | undefined
   readonly askedBy: RefKind
@@ -107,7 +107,7 @@ function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
 }
 
 /** Puts the image into state `wanted`; says whether the catalog didn't know it before. */
-function want({ catalog }: TaskContext, { narHash, name, askedBy }: Wish): boolean {
+export function want({ catalog }: Pick<TaskContext, 'catalog'>, { narHash, name, askedBy }: Wish): boolean {
   const row = catalog.get(narHash)
   if (row === undefined) {
     catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null, askedBy })

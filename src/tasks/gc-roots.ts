@@ -1,49 +1,65 @@
 import { messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { ImageRow } from '../store/image-row.ts'
+import { addRoots } from '../nix/roots.ts'
 import type { TaskContext } from './context.ts'
 
 type Parts = Pick<TaskContext, 'nix' | 'content' | 'catalog' | 'logger' | 'settings'>
 
-/**
- * Keeps Nix's garbage collector away from a store path, on behalf of an image. Answers null, or why it can't, which
- * nobody fails over: an image that goes all the same is found out and withdrawn.
- */
-export async function protect({ nix, content, logger }: Pick<Parts, 'nix' | 'content' | 'logger'>, narHash: NarHash, storePath: string, signal?: AbortSignal): Promise<string | null> {
-  try {
-    await nix.addRoot(content.roots.path(narHash), storePath, { signal })
-    return null
-  } catch (error) {
-    if (signal?.aborted === true) throw error
-    logger.warn('cannot protect a store path from the garbage collector', { storePath, reason: messageOf(error) })
-    return `Nix's garbage collector may remove it: ${messageOf(error)}`
-  }
+/** An image whose tree is in the Nix store. */
+export interface InStore {
+  readonly narHash: NarHash
+  readonly storePath: string
 }
 
-/** Makes the root of an image what its row asks for: its store path while it is, or may become, verified there, else none. */
-export async function alignRoot(parts: Parts, narHash: NarHash, signal?: AbortSignal): Promise<void> {
-  const { catalog, content, nix } = parts
-  const wanted = protectedPath(catalog.get(narHash))
-  const target = await content.roots.target(narHash)
-  if (wanted === null) {
-    if (target !== undefined) await content.roots.remove(narHash)
-    return
+/**
+ * Keeps Nix's garbage collector away from store paths, on behalf of images; one connection to Nix does it for all. Answers, by nix32
+ * of the image, why it can't where it can't. Nobody fails over that: an image that goes all the same is found out and withdrawn.
+ */
+export async function protect({ nix, content, logger }: Pick<Parts, 'nix' | 'content' | 'logger'>, images: readonly InStore[], signal?: AbortSignal): Promise<Map<string, string>> {
+  const roots = images.map(({ narHash, storePath }) => ({ link: content.roots.path(narHash), path: storePath }))
+  const failures = await addRoots(nix, roots, { signal }).catch((error: unknown) => {
+    signal?.throwIfAborted()
+    return new Map(roots.map(({ link }) => [link, error]))
+  })
+  const notes = new Map<string, string>()
+  for (const { narHash, storePath } of images) {
+    const failure = failures.get(content.roots.path(narHash))
+    if (failure === undefined) continue
+    logger.warn('cannot protect a store path from the garbage collector', { storePath, reason: messageOf(failure) })
+    notes.set(narHash.toNix32(), `Nix's garbage collector may remove it: ${messageOf(failure)}`)
   }
-  if (target !== wanted || !await nix.hasRoot(content.roots.path(narHash))) await protect(parts, narHash, wanted, signal)
+  return notes
+}
+
+/**
+ * Makes the roots of images what their rows ask for: their store path while they are, or may become, verified there, or are installed,
+ * else none.
+ */
+export async function alignRoots(parts: Parts, narHashes: readonly NarHash[], signal?: AbortSignal): Promise<void> {
+  const { catalog, content, nix } = parts
+  const missing: InStore[] = []
+  for (const narHash of narHashes) {
+    const storePath = protectedPath(catalog.get(narHash))
+    const target = await content.roots.target(narHash)
+    if (storePath === null && target !== undefined) await content.roots.remove(narHash)
+    else if (storePath !== null && (target !== storePath || await nix.hasRoot(content.roots.path(narHash)) !== true)) missing.push({ narHash, storePath })
+  }
+  await protect(parts, missing, signal)
 }
 
 /** Makes every root anew that is missing, and removes those of images that are gone; for the start. */
-export async function alignRoots(parts: Parts, signal: AbortSignal): Promise<void> {
+export async function alignAllRoots(parts: Parts, signal: AbortSignal): Promise<void> {
   const { catalog, content, settings, logger } = parts
-  const inPlace = settings.useNix ? catalog.list().filter(row => protectedPath(row) !== null) : []
-  const left = settings.useNix ? await content.roots.list() : []
-  const all = new Map([...inPlace.map(({ narHash }) => narHash), ...left].map(narHash => [narHash.toNix32(), narHash]))
-  await Promise.all(Array.from(all.values(), async narHash => {
-    await alignRoot(parts, narHash, signal).catch((error: unknown) => {
-      if (signal.aborted) return
-      logger.warn('cannot see to the root of an image', { narHash: narHash.toSri(), reason: messageOf(error) })
-    })
-  }))
+  if (!settings.useNix) return
+  try {
+    const left = await content.roots.list()
+    const wanted = catalog.list().filter(row => protectedPath(row) !== null).map(({ narHash }) => narHash)
+    const all = new Map([...wanted, ...left].map(narHash => [narHash.toNix32(), narHash]))
+    await alignRoots(parts, [...all.values()], signal)
+  } catch (error) {
+    if (!signal.aborted) logger.warn('cannot see to the roots of the images', { reason: messageOf(error) })
+  }
 }
 
 function protectedPath(row: ImageRow | undefined): string | null {

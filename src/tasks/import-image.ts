@@ -14,8 +14,8 @@ import { judgeAgain, verifyTree, type Measurement, type Proof } from '../verify/
 import { clearTheWay } from './clear-the-way.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
-import { alignRoot, protect } from './gc-roots.ts'
-import { addToStore, askNix, checkFacts, isStorePath, type NixFacts } from './nix-facts.ts'
+import { alignRoots, protect } from './gc-roots.ts'
+import { addToStore, askNix, checkFacts, isStorePath, registrationOf, type NixFacts } from './nix-facts.ts'
 import { makePrivate } from './make-private.ts'
 import { nameImage } from './name-image.ts'
 import { checkName } from './refs.ts'
@@ -69,9 +69,8 @@ interface Known {
 
 async function importInPlace(context: TaskContext, request: ImportRequest, info: NixPathInfo, { facts, listing }: Known): Promise<ImageRow> {
   const { path, narHash } = info
-  // Nix would build a derivation to protect it; it is a small file, so that it is copied.
-  if (path.endsWith('.drv')) return importCopy(context, request, path, { facts, listing })
-  const note = isInPlace(context.catalog.get(narHash)) ? null : await protect(context, narHash, path, request.signal)
+  const notes = isInPlace(context.catalog.get(narHash)) ? undefined : await protect(context, [{ narHash, storePath: path }], request.signal)
+  const note = notes?.get(narHash.toNix32()) ?? null
   try {
     const proof = await prove(request, path, { alterable: true })
     const measured = requireMeasurement(proof, path)
@@ -81,7 +80,7 @@ async function importInPlace(context: TaskContext, request: ImportRequest, info:
     return await record(context, request, { proof, measured, facts: { ...checked, note: checked.note ?? note }, stage: null })
   } finally {
     // The image may be another than Nix said, or be here already in another place.
-    await alignRoot(context, narHash)
+    await alignRoots(context, [narHash])
   }
 }
 
@@ -135,7 +134,11 @@ async function record(context: TaskContext, request: ImportRequest, finding: Fin
   context.jobs.abort(narHash, ['fetch', 'resume'], new NarvikError('interrupted', `Cannot go on fetching ${narHash.toSri()}: found it on this host, by an import`))
   const job = context.jobs.run('import', narHash, async () => {
     const known = context.catalog.get(narHash)
-    if (known?.state === 'verified') return nameImage(context, request.private === true ? hide(context, known) : known, request.name)
+    if (known?.state === 'verified') {
+      if (finding.facts.info !== null) context.catalog.addStorePath(narHash, registrationOf(finding.facts.info))
+      const row = context.catalog.get(narHash) ?? known
+      return nameImage(context, request.private === true ? hide(context, row) : row, request.name)
+    }
     const name = request.name ?? known?.name ?? null
     if (name !== null) checkName(context.catalog, name, narHash)
     await clearTheWay(context, narHash)

@@ -147,6 +147,32 @@ export class Jobs {
     for (const listener of this.#listeners) listener(job, change)
   }
 
+  /**
+   * As `run`, for work on many images at once: it begins when its turn has come for each of them. Answers as the work does, with what
+   * it gives for each image, in their order.
+   */
+  async runTogether<Result>(kind: string, narHashes: readonly NarHash[], work: () => Promise<readonly Result[]>): Promise<readonly Result[]> {
+    const results = Promise.withResolvers<readonly Result[]>()
+    results.promise.catch(() => undefined)
+    const turns = narHashes.map((narHash, index) => {
+      const turn = Promise.withResolvers<undefined>()
+      const job = this.run(kind, narHash, async () => {
+        turn.resolve(undefined)
+        return (await results.promise)[index]
+      })
+      return Promise.race([turn.promise, job.result])
+    })
+    try {
+      await Promise.all(turns)
+      const answer = await work()
+      results.resolve(answer)
+      return answer
+    } catch (error) {
+      results.reject(error)
+      throw error
+    }
+  }
+
   /** Ends the jobs of these kinds on the image, also those that wait for their turn. */
   abort(narHash: NarHash, kinds: readonly string[], reason: NarvikError): void {
     for (const job of this.#jobs) if (job.narHash.equals(narHash) && kinds.includes(job.kind)) job.abort(reason)

@@ -4,6 +4,7 @@ import type { Listing } from '../image/listing.ts'
 import { narSizeOf } from '../nar/layout.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
 import { tryParseStorePath } from '../nix/store-path.ts'
+import type { Registration } from '../store/image-row.ts'
 import type { Measurement } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
 
@@ -37,6 +38,11 @@ export async function askNix({ nix, pathInfos, settings, logger }: Parts, path: 
     logger.warn('cannot ask Nix', { path, reason: messageOf(error) })
     return { info: null, note: messageOf(error), answered: false }
   }
+}
+
+/** What Nix says of a path, as the catalog puts it down. */
+export function registrationOf({ path, references, deriver, ca, signatures }: NixPathInfo): Registration {
+  return { storePath: path, references, deriver, ca, signatures, vouchedBy: 'nix' }
 }
 
 /** Drops what Nix said where its hash is not that of the bytes: nothing is announced on Nix's word alone. */

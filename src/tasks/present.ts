@@ -70,8 +70,8 @@ async function presentClosure(catalog: Pick<Catalog, 'getByStorePath' | 'registr
   return { paths: members.length, narSize: members.reduce((sum, member) => sum + (member.row.narSize ?? 0), 0), missing }
 }
 
-export function presentVerification({ row, verdict }: VerifyResult) {
-  return { narHash: row.narHash.toSri(), name: row.name, verdict: verdict.verdict, stages: verdict.stages, reason: verdict.reason }
+export function presentVerification({ row, verdict, repaired }: VerifyResult) {
+  return { narHash: row.narHash.toSri(), name: row.name, verdict: verdict.verdict, stages: verdict.stages, reason: verdict.reason, ...repaired && { repaired } }
 }
 
 /** Work of this host on an image, as a transfer; null for work that moves nothing. */

@@ -3,84 +3,123 @@ import type { ImageMetadata } from '../image/metadata.ts'
 import { isPolicyRefusal, type Evidence } from '../image/verdict.ts'
 import { restoreNar } from '../nar/restore.ts'
 import { sealTree } from '../nar/seal.ts'
-import { verifyTree } from '../verify/pipeline.ts'
+import { unpackNar } from '../nar/unpack.ts'
+import type { Stage } from '../store/content.ts'
 import type { ImageRow } from '../store/image-row.ts'
+import { verifyTree, type Proof } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
-import { settle } from './settle.ts'
-import { policyRefusal, trustQuestionOf } from './trust.ts'
+import { settle, type Proven } from './settle.ts'
+import { policyRefusal, trustQuestion } from './trust.ts'
 
 export interface Packed {
   /** What the peer says of it. */
   readonly metadata: ImageMetadata
-  /** All bytes of its NAR. */
-  readonly nar: AsyncIterable<Uint8Array>
+  /** All bytes of its NAR: in memory, or as they come. */
+  readonly nar: Uint8Array<ArrayBuffer> | AsyncIterable<Uint8Array>
   readonly peerId: string
-  readonly name?: string | undefined
   readonly signal: AbortSignal
+  /** Makes it the quarantined image. */
+  readonly quarantine: (parcel: Parcel) => Promise<ImageRow>
+  /** Lets it out of quarantine when its turn has come. */
+  readonly pass: (proven: Proven) => Promise<ImageRow>
+}
+
+/** A tree that was received and read again. */
+export interface Parcel {
+  readonly stage: Stage
+  readonly metadata: ImageMetadata
+  /** null where the tree is not what was asked for. */
+  readonly manifest: Uint8Array | null
+  readonly peerId: string
 }
 
 /**
- * Takes one small image through the same states and the same gate as any other: received into quarantine, read again,
- * judged. To be called where no job runs on the image, and where it is unknown, wanted or rejected.
+ * Takes one small image through the same gate as any other: received out of sight, read again, judged. To be called where no job runs on
+ * the image, and where it is unknown, wanted or rejected.
  * @throws NarvikError `peer-failed` where its bytes are wrong: one peer sent all of them, so it is banned and named;
  * `refused` where the bytes are right and too few signatures go with them.
  */
 export async function receivePacked(context: TaskContext, packed: Packed): Promise<ImageRow> {
-  const { narHash } = packed.metadata
+  const { narHash, narSize } = packed.metadata
+  const { node, settings } = context
   const job = context.jobs.run('fetch', narHash, async self => {
     const signal = AbortSignal.any([self.signal, packed.signal])
-    await receive(context, packed, signal)
-    const { row, isRefused } = await prove(context, packed, signal)
-    if (row.state === 'verified') return row
-    if (isRefused) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
-    throw new NarvikError('peer-failed', `Cannot accept ${narHash.toSri()} from ${packed.peerId}: ${row.reason ?? 'it failed verification'}`)
+    const { row, proof } = await receive(context, packed, signal)
+    const { verdict } = proof
+    if (verdict.verdict === 'pass') return await passOrEnd(packed, { row, proof: { ...proof, measured: null }, evidence: evidenceOf(packed, false) }, signal)
+    const isRefused = isPolicyRefusal(verdict)
+    if (!isRefused) node.ban(packed.peerId, settings.banMs, `its bytes do not give ${narHash.toSri()}`)
+    const rejected = await settle(context, row, proof, evidenceOf(packed, !isRefused))
+    if (isRefused) throw policyRefusal(rejected, rejected.reason ?? 'it has too few signatures')
+    throw new NarvikError('peer-failed', `Cannot accept ${narHash.toSri()} from ${packed.peerId}: ${rejected.reason ?? 'it failed verification'} (${narSize} bytes)`)
   })
   return job.result
 }
 
-async function receive({ catalog, content, node, settings }: TaskContext, { metadata, nar, peerId, name }: Packed, signal: AbortSignal): Promise<void> {
-  const { narHash, narSize } = metadata
-  const row = catalog.get(narHash) ?? catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null })
-  // The bytes go first: of what was rejected not one is used again.
-  await content.discard(narHash)
-  if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'another provider has it' })
-  if (name !== undefined && row.name !== name) catalog.setName(narHash, name)
-  catalog.describe(narHash, metadata, null)
-  catalog.transition(narHash, 'start', { reason: `receiving from ${peerId}, packed with others` })
+/** Where its turn does not come, it stays in quarantine with its bytes, to be judged again. */
+async function passOrEnd({ pass }: Packed, proven: Proven, signal: AbortSignal): Promise<ImageRow> {
+  const ended = Promise.withResolvers<never>()
+  const end = (): void => { ended.reject(signal.reason) }
+  signal.addEventListener('abort', end, { once: true })
   try {
-    await content.begin(narHash)
-    const tree = content.quarantineTree(narHash)
-    await restoreNar(nar, tree, { signal })
-    await sealTree(tree)
-    catalog.transition(narHash, 'complete', { reason: `received from ${peerId}` })
+    signal.throwIfAborted()
+    return await Promise.race([pass(proven), ended.promise])
+  } finally {
+    signal.removeEventListener('abort', end)
+  }
+}
+
+async function receive(context: TaskContext, packed: Packed, signal: AbortSignal): Promise<{ row: ImageRow, proof: Proof }> {
+  const { content } = context
+  const { metadata, peerId } = packed
+  const stage = await content.stage()
+  try {
+    await unpack(packed, stage, signal)
+    const proof = await prove(context, packed, stage, signal)
+    const isRight = proof.measured?.narHash.equals(metadata.narHash) === true && (proof.verdict.verdict === 'pass' || isPolicyRefusal(proof.verdict))
+    const manifest = isRight ? proof.measured.manifest : null
+    const row = await packed.quarantine({ stage, metadata: { ...metadata, manifestDigest: isRight ? proof.measured.manifestDigest : null }, manifest, peerId })
+    return { row, proof }
   } catch (error) {
-    const isLie = isNarvikError(error, 'invalid-nar')
-    const peers = [{ peerId, bytes: isLie ? narSize : 0, outcome: isLie ? 'lied' : 'failed', detail: messageOf(error) }] as const
-    catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers, error: codeOf(error) } })
-    if (isLie) node.ban(peerId, settings.banMs, `what it sent as ${narHash.toSri()} is no NAR`)
+    await content.discardStage(stage)
+    if (isNarvikError(error, 'invalid-nar')) recordLie(context, packed, error)
     throw error
   }
 }
 
-async function prove(context: TaskContext, { metadata, peerId }: Packed, signal: AbortSignal): Promise<{ row: ImageRow, isRefused: boolean }> {
-  const { catalog, content, node, settings } = context
-  const { narHash, narSize, manifestDigest } = metadata
-  const claims = [{ by: `peer ${peerId}`, narHash, narSize, manifestDigest }]
-  const described = catalog.get(narHash)
-  const trust = described === undefined ? {} : { trust: trustQuestionOf(settings.trust, described) }
-  const proof = await verifyTree({ tree: content.quarantineTree(narHash), expected: narHash, claims, ...trust }, { signal })
-  const { measured, verdict } = proof
-  const isRefused = isPolicyRefusal(verdict)
-  const isLie = verdict.verdict === 'fail' && !isRefused
-  if (isLie) node.ban(peerId, settings.banMs, `its bytes do not give ${narHash.toSri()}`)
-  const row = measured === null || isLie
-    ? catalog.get(narHash)
-    : catalog.describe(narHash, { ...metadata, manifestDigest: measured.manifestDigest }, measured.manifest)
-  if (row === undefined) throw new NarvikError('not-found', `Cannot accept ${narHash.toSri()}: it was removed meanwhile`)
-  return { row: await settle(context, row, proof, evidenceOf(peerId, narSize, isLie)), isRefused }
+async function unpack({ nar }: Packed, { tree }: Stage, signal: AbortSignal): Promise<void> {
+  if (nar instanceof Uint8Array) return unpackNar(nar, tree, { signal })
+  await restoreNar(nar, tree, { signal })
+  await sealTree(tree, { signal })
 }
 
-function evidenceOf(peerId: string, bytes: number, isLie: boolean): Evidence {
-  if (!isLie) return { peers: [{ peerId, bytes, outcome: 'used', detail: null }] }
-  return { peers: [{ peerId, bytes, outcome: 'lied', detail: 'all bytes came from it' }], notes: [`All bytes came from ${peerId}`] }
+async function prove({ catalog, settings }: TaskContext, { metadata, peerId }: Packed, { tree }: Stage, signal: AbortSignal): Promise<Proof> {
+  const { narHash, narSize, manifestDigest } = metadata
+  const askedBy = catalog.get(narHash)?.askedBy ?? 'nar-hash'
+  const claims = [{ by: `peer ${peerId}`, narHash, narSize, manifestDigest }]
+  return verifyTree({ tree, expected: narHash, claims, trust: trustQuestion(settings.trust, metadata, { askedBy, local: false }) }, { signal })
+}
+
+/** What is no NAR at all left no tree: only the evidence stays. */
+function recordLie({ catalog, node, settings }: TaskContext, { metadata, peerId }: Packed, error: NarvikError): void {
+  const { narHash, narSize } = metadata
+  node.ban(peerId, settings.banMs, `what it sent as ${narHash.toSri()} is no NAR`)
+  catalog.together(`record what came of ${narHash.toSri()}`, () => {
+    want(catalog, metadata)
+    catalog.transition(narHash, 'start', { reason: `receiving from ${peerId}, packed with others` })
+    catalog.transition(narHash, 'interrupt', { reason: messageOf(error), evidence: { peers: [{ peerId, bytes: narSize, outcome: 'lied', detail: messageOf(error) }], error: codeOf(error) } })
+  })
+}
+
+/** Makes it an image that is wanted, as the peer describes it. */
+export function want(catalog: TaskContext['catalog'], metadata: ImageMetadata, manifest: Uint8Array | null = null): void {
+  const { narHash } = metadata
+  const row = catalog.get(narHash) ?? catalog.create({ narHash, source: 'fetch', place: 'content' })
+  if (row.state === 'rejected') catalog.transition(narHash, 'retry', { reason: 'another provider has it' })
+  catalog.describe(narHash, { ...metadata, name: row.name }, manifest)
+}
+
+function evidenceOf({ peerId, metadata: { narSize } }: Packed, isLie: boolean): Evidence {
+  if (!isLie) return { peers: [{ peerId, bytes: narSize, outcome: 'used', detail: null }] }
+  return { peers: [{ peerId, bytes: narSize, outcome: 'lied', detail: 'all bytes came from it' }], notes: [`All bytes came from ${peerId}`] }
 }

@@ -9,9 +9,11 @@ import { requireImage } from './refs.ts'
  * Answers with the image as it was.
  */
 export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): Promise<ImageRow> {
-  const { catalog, jobs, announcer } = context
+  const { catalog, jobs, closures, announcer } = context
   const { narHash } = requireImage(catalog, ref)
-  jobs.abort(narHash, ['fetch', 'resume', 'verify'], new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: it was removed on request`))
+  const reason = new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: it was removed on request`)
+  closures.abort(narHash, ['closure'], reason)
+  jobs.abort(narHash, ['fetch', 'resume', 'verify'], reason)
   const job = jobs.run('remove', narHash, async () => {
     const row = catalog.get(narHash)
     if (row === undefined) throw new NarvikError('not-found', `Cannot remove ${narHash.toSri()}: it was removed meanwhile`)

@@ -1,5 +1,8 @@
 import { messageOf } from '../errors.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import { memberAt } from './closure.ts'
 import type { TaskContext } from './context.ts'
+import { resumeClosures } from './fetch-closure.ts'
 import { resumeFetch } from './fetch-image.ts'
 import { makeMissingManifests, settleQuarantined } from './verify-image.ts'
 
@@ -12,6 +15,7 @@ const LOOK_INTERVAL_MS = 10_000
  */
 export function resumeWork(context: TaskContext): () => void {
   for (const row of context.catalog.list({ state: 'quarantined' })) {
+    if (waitsForOthers(context, row)) continue
     settleQuarantined(context, row).catch((error: unknown) => {
       context.logger.warn('cannot judge a quarantined image', { narHash: row.narHash.toSri(), reason: messageOf(error) })
     })
@@ -27,6 +31,15 @@ export function resumeWork(context: TaskContext): () => void {
   }
 }
 
+/** Whether the fetch of a closure let it wait for what it refers to; that goes on with it in its turn. */
+function waitsForOthers({ catalog }: TaskContext, { source, storePath, references }: ImageRow): boolean {
+  if (source !== 'fetch' || catalog.closures.list().length === 0) return false
+  return references.some(reference => reference !== storePath && memberAt(catalog, reference)?.row.state !== 'verified')
+}
+
+/** An image whose closure is wanted comes last of it. */
 function resumeWanted(context: TaskContext): void {
-  for (const row of context.catalog.list({ state: 'wanted' })) resumeFetch(context, row.narHash)
+  resumeClosures(context)
+  const closures = new Set(context.catalog.closures.list().map(narHash => narHash.toNix32()))
+  for (const { narHash } of context.catalog.list({ state: 'wanted' })) if (!closures.has(narHash.toNix32())) resumeFetch(context, narHash)
 }

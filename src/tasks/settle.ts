@@ -1,4 +1,4 @@
-import { isNarvikError } from '../errors.ts'
+import { isNarvikError, NarvikError } from '../errors.ts'
 import type { Evidence } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { Proof } from '../verify/pipeline.ts'
@@ -12,14 +12,39 @@ type Parts = Pick<TaskContext, 'catalog' | 'content' | 'announcer' | 'logger'>
  */
 export async function settle(parts: Parts, row: ImageRow, proof: Proof, evidence: Evidence = {}): Promise<ImageRow> {
   const { verdict } = proof
-  const full = { ...evidence, verdict }
-  if (verdict.verdict === 'fail') return reject(parts, row, verdict.reason ?? 'verification failed', full)
-  describeMeasured(parts, row, proof)
-  const pass = (): ImageRow => parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: full, vouchedBy: proof.vouchedBy, newestChange: proof.newestChange })
-  const verified = row.place === 'content' ? await parts.content.publishWith(row.narHash, pass) : pass()
-  await expose(parts, verified)
-  parts.logger.info('verified', { narHash: row.narHash.toSri(), name: row.name })
+  if (verdict.verdict === 'fail') return reject(parts, row, verdict.reason ?? 'verification failed', { ...evidence, verdict })
+  const [verified] = await settleAll(parts, [{ row, proof, evidence }])
+  if (verified === undefined) throw new NarvikError('internal', `Cannot settle ${row.narHash.toSri()}: found no row in the answer`)
   return verified
+}
+
+/** A quarantined image whose proof is a pass. */
+export interface Proven {
+  readonly row: ImageRow
+  readonly proof: Proof
+  readonly evidence: Evidence
+}
+
+/**
+ * As `settle`, for many images that have passed, each after those that it refers to: they become verified together, in this order, or
+ * none of them does.
+ */
+export async function settleAll(parts: Parts, proven: readonly Proven[]): Promise<ImageRow[]> {
+  const failed = proven.find(({ proof }) => proof.verdict.verdict === 'fail')
+  if (failed !== undefined) throw new NarvikError('internal', `Cannot pass ${failed.row.narHash.toSri()}: found a verdict against it`)
+  const inContent = proven.filter(({ row }) => row.place === 'content').map(({ row }) => row.narHash)
+  const verified = await parts.content.publishAll(inContent, () => parts.catalog.together('record what was proven', () => proven.map(each => pass(parts, each))))
+  for (const row of verified) {
+    await expose(parts, row)
+    parts.logger.info('verified', { narHash: row.narHash.toSri(), name: row.name })
+  }
+  return verified
+}
+
+function pass(parts: Parts, { row, proof, evidence }: Proven): ImageRow {
+  describeMeasured(parts, row, proof)
+  const { verdict, vouchedBy, newestChange } = proof
+  return parts.catalog.transition(row.narHash, 'pass', { reason: 'the NAR hash was recomputed over the finished tree', evidence: { ...evidence, verdict }, vouchedBy, newestChange })
 }
 
 /** Puts down what the pipeline found of an image that is only known by its hash, as after a lost catalog, or whose manifest is missing. */

@@ -17,7 +17,12 @@ export function trustQuestion({ keys, needed }: TrustSettings, said: Said, { ask
 
 /** The question about an image of the catalog, as the policy is now. */
 export function trustQuestionOf(settings: TrustSettings, row: ImageRow): TrustQuestion {
-  return trustQuestion(settings, row, { askedBy: row.askedBy, local: row.source === 'import' })
+  return trustQuestion(settings, row, { askedBy: row.askedBy, local: isLocal(row) })
+}
+
+/** Whether this host itself says what it is: it was imported here, before or after it was fetched. */
+function isLocal({ source, vouchedBy }: Pick<ImageRow, 'source' | 'vouchedBy'>): boolean {
+  return source === 'import' || vouchedBy === 'nix'
 }
 
 /**
@@ -25,7 +30,7 @@ export function trustQuestionOf(settings: TrustSettings, row: ImageRow): TrustQu
  * @throws NarvikError `refused` where it has too few signatures.
  */
 export async function admit(context: Pick<TaskContext, 'settings' | 'content'>, row: ImageRow, askedBy: RefKind): Promise<ImageRow> {
-  if (row.source === 'import' || row.vouchedBy === 'content-address' || context.settings.trust.needed[askedBy] === 0) return row
+  if (isLocal(row) || row.vouchedBy === 'content-address' || context.settings.trust.needed[askedBy] === 0) return row
   const answer = await judge(context, { ...row, askedBy })
   if (answer === undefined || answer.verdict !== 'fail') return row
   throw policyRefusal(row, answer.detail)

@@ -20,19 +20,26 @@ export interface VerifyRequest {
 export interface VerifyResult {
   readonly row: ImageRow
   readonly verdict: Verdict
+  /** Bytes of the chunks that were wrong and are right now, and those of them that peers sent. */
+  readonly repaired?: { readonly bytes: number, readonly received: number }
+  /** Why an image that was to be repaired could not be. */
+  readonly failure?: Error
 }
 
 /**
  * Proves again what is on disk. An image that fails is withdrawn and rejected before anybody is answered; one that is
  * rejected already is judged again, and stays rejected.
  */
-export async function verifyImages(context: TaskContext, request: VerifyRequest): Promise<VerifyResult[]> {
+export async function verifyImages(context: TaskContext, request: VerifyRequest, verify = verifyOne): Promise<VerifyResult[]> {
   const rows = request.ref === 'all' ? context.catalog.list({ state: 'verified' }) : [requireImage(context.catalog, request.ref)]
   const results: VerifyResult[] = []
   for (const { narHash } of rows) {
     // One of many may have been removed, or replaced, while the others were read.
     if (request.ref === 'all' && context.catalog.get(narHash)?.state !== 'verified') continue
-    results.push(await waitFor(context.jobs.run('verify', narHash, self => verifyOne(context, self)), request))
+    const result = await waitFor(context.jobs.run('verify', narHash, self => verify(context, self)), request)
+    // Of many images each has its result; of one, why it failed is the answer.
+    if (result.failure !== undefined && request.ref !== 'all') throw result.failure
+    results.push(result)
   }
   return results
 }
@@ -60,12 +67,22 @@ export async function makeMissingManifests(context: TaskContext): Promise<void> 
 
 /** Proves one image again; `bytesPerSecond`: no faster than that, where nobody waits for it. */
 export async function verifyOne(context: TaskContext, job: Job<unknown>, options: { readonly bytesPerSecond?: number | undefined } = {}): Promise<VerifyResult> {
+  const row = requireWhole(context, job)
+  return conclude(context, row, await proveTree(context, row, job, options))
+}
+
+/** @throws NarvikError `not-found`, or `conflict` where not all of the image is here. */
+export function requireWhole(context: TaskContext, job: Job<unknown>): ImageRow {
   const row = context.catalog.get(job.narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot verify ${job.narHash.toSri()}: it was removed meanwhile`)
   if (row.state === 'wanted' || row.state === 'receiving') {
     throw new NarvikError('conflict', `Cannot verify ${row.narHash.toSri()}: found it ${row.state}, needed the whole of it`)
   }
-  const proof = await proveTree(context, row, job, options)
+  return row
+}
+
+/** Does what follows from a proof of an image, in whatever state it is. */
+export async function conclude(context: TaskContext, row: ImageRow, proof: Proof): Promise<VerifyResult> {
   if (row.state === 'quarantined') return { row: await settle(context, row, proof), verdict: proof.verdict }
   if (row.state === 'rejected') return { row, verdict: proof.verdict }
   if (proof.verdict.verdict === 'pass') {

@@ -115,7 +115,7 @@ export class FakeFleet {
     const parts = { ...store, jobs, logger, node: this.#node(), announcer: new Announcer({ router: this.#router, logger }), uses: new Uses({ ...store, logger }) }
     this.space = new Space({ ...parts, collector: new Collector(parts) }, { quotaBytes: null, minFreeBytes: 0, minCopies: 1 })
     this.context = {
-      ...parts, nix, space: this.space, queue: new FetchQueue(4), pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
+      ...parts, nix, space: this.space, queue: new FetchQueue(4), closures: new Jobs(), pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
       settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
@@ -181,7 +181,6 @@ const noNix: TaskContext['nix'] = {
   addPath: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   startStoreDaemon: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
-  addRoot: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   hasRoot: () => Promise.resolve(false),
 }
 

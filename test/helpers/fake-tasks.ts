@@ -153,9 +153,9 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       if (text === BAD_HASH) throw new NarvikError('verification-failed', `Cannot publish ${BAD_HASH}: found the NAR hash ${GOOD_HASH}, needed ${BAD_HASH}`, { hint: `See: narvik show ${BAD_HASH}` })
       return finish({ ...known(ref), source: 'fetch', name: name ?? 'web-1' }, work)
     },
-    verifyImages: ({ ref, ...work }) => finish<VerifyReportJson>({
+    verifyImages: ({ ref, repair, ...work }) => finish<VerifyReportJson>({
       results: [
-        ...(ref === 'all' || known(ref) === goodImage ? [{ narHash: GOOD_HASH, name: 'web-1', verdict: 'pass' as const, stages: stages.slice(0, 1), reason: null }] : []),
+        ...(ref === 'all' || known(ref) === goodImage ? [{ narHash: GOOD_HASH, name: 'web-1', verdict: 'pass' as const, stages: stages.slice(0, 1), reason: null, ...repair === true && { repaired: { bytes: 150_000, received: 100_000 } } }] : []),
         ...(ref === 'all' || known(ref) === badImage ? [{ narHash: BAD_HASH, name: null, verdict: 'fail' as const, stages, reason: badImage.reason }] : []),
       ],
     }, work),

@@ -1,4 +1,4 @@
-import { BATCH_BUFFER_BYTES, type BatchFiller, type Batches, isLargeBatch } from './batches.ts'
+import { batchBufferBytes, type BatchFiller, type Batches, isLargeBatch } from './batches.ts'
 import type { Listing } from '../../image/listing.ts'
 
 /** Memory that two threads share: the slots that batches are made in, and who is where. */
@@ -21,8 +21,10 @@ const LOOK_AGAIN_MS = 100
 /** How often it looks again for a batch that the other thread has begun. */
 const PATIENCE = 100
 
-export function createRing(): SharedRing {
-  return { slots: new SharedArrayBuffer(SLOTS * BATCH_BUFFER_BYTES), control: new Int32Array(new SharedArrayBuffer(4 * (LENGTH + SLOTS))) }
+/** As much memory as the tree needs: most trees are small. */
+export function createRing(batches: Batches): SharedRing {
+  const slots = Math.min(SLOTS, batches.firsts.length - 1)
+  return { slots: new SharedArrayBuffer(slots * batchBufferBytes(batches)), control: new Int32Array(new SharedArrayBuffer(4 * (LENGTH + SLOTS))) }
 }
 
 /**
@@ -40,7 +42,8 @@ export class BatchRing {
 
   constructor({ slots, control }: SharedRing, filler: BatchFiller, listing: Listing, batches: Batches) {
     this.#control = control
-    this.#slots = Array.from({ length: SLOTS }, (_, slot) => Buffer.from(slots, slot * BATCH_BUFFER_BYTES, BATCH_BUFFER_BYTES))
+    const bytes = batchBufferBytes(batches)
+    this.#slots = Array.from({ length: slots.byteLength / bytes }, (_, slot) => Buffer.from(slots, slot * bytes, bytes))
     this.#filler = filler
     this.#listing = listing
     this.#batches = batches
@@ -100,7 +103,7 @@ export class BatchRing {
   /** From here on without the other thread, whose slots can't be trusted any more. */
   #takeAlone(batch: number): Buffer {
     this.stop()
-    this.#own ??= Buffer.allocUnsafeSlow(BATCH_BUFFER_BYTES)
+    this.#own ??= Buffer.allocUnsafeSlow(batchBufferBytes(this.#batches))
     const length = isLargeBatch(this.#listing, this.#batches, batch) ? 0 : this.#filler.fill(batch, this.#own)
     return this.#own.subarray(0, length)
   }

@@ -7,8 +7,8 @@ import { PlainPaths } from './plain-paths.ts'
 
 /** Bytes of the NAR that are hashed at once; large, so that what goes with it is nothing. */
 export const BATCH_BYTES = 1024 * 1024
-/** A batch, and the byte that is read past each file's end. */
-export const BATCH_BUFFER_BYTES = BATCH_BYTES + 4096
+/** Room for the byte that is read past each file's end. */
+const BEYOND_BYTES = 4096
 /** A file over this size is not put into a batch. */
 export const MAX_BATCHED_FILE_BYTES = BATCH_BYTES / 4
 
@@ -18,6 +18,8 @@ export interface Batches {
   readonly firsts: Uint32Array
   /** Whether there are enough files in them for a second thread to be worth its while. */
   readonly areMany: boolean
+  /** Bytes of the longest batch, without large files. */
+  readonly longest: number
 }
 
 const MANY_FILES = 1000
@@ -26,6 +28,7 @@ export function batchesOf(listing: Listing): Batches {
   const firsts: number[] = []
   let files = 0
   let room = 0
+  let longest = 0
   for (let entry = 0; entry < listing.count; entry++) {
     const size = listing.size(entry)
     const isLarge = size > MAX_BATCHED_FILE_BYTES
@@ -36,9 +39,15 @@ export function batchesOf(listing: Listing): Batches {
     }
     if (isLarge) continue
     room -= length
+    longest = Math.max(longest, BATCH_BYTES - room)
     if (listing.kind(entry) === 'regular') files++
   }
-  return { firsts: Uint32Array.from([...firsts, listing.count]), areMany: files >= MANY_FILES }
+  return { firsts: Uint32Array.from([...firsts, listing.count]), areMany: files >= MANY_FILES, longest }
+}
+
+/** Bytes of a buffer that has room for each batch. */
+export function batchBufferBytes({ longest }: Batches): number {
+  return longest + BEYOND_BYTES
 }
 
 export function isLargeBatch(listing: Listing, { firsts }: Batches, batch: number): boolean {

@@ -20,7 +20,7 @@ import { PIECE_BYTES } from './piece-ring.ts'
 export async function hashContents(root: string, listing: Listing, { check, chunks = false, frontier }: HashOptions): Promise<NarDigest> {
   const batches = batchesOf(listing)
   const filler = new BatchFiller(root, listing, batches)
-  const shared = createRing()
+  const shared = createRing(batches)
   const ring = new BatchRing(shared, filler, listing, batches)
   const sink = createNarSink(narSizeOf(listing), { chunks })
   // A second thread would read ahead of the frontier.

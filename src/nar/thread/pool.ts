@@ -12,6 +12,7 @@ export type TreeTask =
   | { readonly task: 'follow', readonly root: string, readonly columns: ListingColumns, readonly frontier: SharedFrontier }
   | { readonly task: 'hash', readonly root: string, readonly chunks: boolean }
   | { readonly task: 'copy', readonly root: string, readonly to: string }
+  | { readonly task: 'unpack', readonly root: string, readonly nar: Uint8Array<ArrayBuffer> }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
 /** A task, and a shared number that is other than 0 once nobody waits for the answer. */
@@ -71,7 +72,7 @@ export async function runTask(task: TreeTask, { signal, onProgress, bytesPerSeco
 }
 
 /** More would only fight for the disk and the cores; each takes some 10 MB. Tasks that last as long as a transfer have threads besides. */
-const MAX_WORKERS = 3
+const MAX_WORKERS = 2
 /** Milliseconds that a thread without work is kept: starting one takes some 50. */
 const IDLE_MS = 5000
 
@@ -136,6 +137,6 @@ function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => 
     }
     const onExit = (): void => { onError(new Error('The thread ended')) }
     worker.on('message', onMessage).on('error', onError).on('exit', onExit)
-    worker.postMessage(job)
+    worker.postMessage(job, job.task === 'unpack' ? [job.nar.buffer] : [])
   })
 }

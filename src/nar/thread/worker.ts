@@ -6,6 +6,7 @@ import { messageOf, NarvikError } from '../../errors.ts'
 import { Listing, type ListingColumns } from '../../image/listing.ts'
 import { FileStamps } from '../file-stamps.ts'
 import { narSizeOf } from '../layout.ts'
+import { restoreNar } from '../restore.ts'
 import { copyNow } from './copy.ts'
 import { setHashed } from './frontier.ts'
 import { hashContents } from './hash-contents.ts'
@@ -43,6 +44,7 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
     case 'skeleton': return { stamps: makeSkeleton(job.root, new Listing(job.columns), check).columns }
     case 'seal': return { isAsStamped: await sealNow(job.root, stampsOf(job), check) }
     case 'follow': return follow(job, check)
+    case 'unpack': await unpack(job.root, job.nar, check); return {}
     case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
     case 'measure': return measureNow(job.root, check)
@@ -79,6 +81,24 @@ function copyTo(root: string, to: string, check: (bytes?: number) => void): void
     copyNow(root, to, listing, check)
   } catch (error) {
     removeNow(to, () => undefined)
+    throw error
+  }
+}
+
+async function unpack(root: string, nar: Uint8Array, check: () => void): Promise<void> {
+  const remove = (): Promise<void> => {
+    removeNow(root, () => undefined)
+    return Promise.resolve()
+  }
+  const source = async function* (): AsyncGenerator<Uint8Array> {
+    check()
+    yield await Promise.resolve(nar)
+  }
+  await restoreNar(source(), root, { remove })
+  try {
+    await sealNow(root, undefined, check)
+  } catch (error) {
+    await remove()
     throw error
   }
 }

@@ -23,7 +23,7 @@ const SERVER_MAGIC = 0x6478696f
 const CLIENT_VERSION = version(1, 38)
 /** 1.32 of Nix 2.4. Older ones take a NAR in other ways. */
 const OLDEST_VERSION = version(1, 32)
-const OPS = { addTempRoot: 11, queryPathInfo: 26, queryValidPaths: 31, addSignatures: 37, addToStoreNar: 39 } as const
+const OPS = { addTempRoot: 11, addIndirectRoot: 12, queryPathInfo: 26, queryValidPaths: 31, addSignatures: 37, addToStoreNar: 39 } as const
 
 /**
  * One connection of Nix's worker protocol, as far as registering paths needs it; one request at a time. After any
@@ -73,6 +73,12 @@ export class WorkerClient {
   /** Keeps a path from the garbage collector for as long as the connection lives. */
   async addTempRoot(path: string): Promise<void> {
     await this.#ask(new WireWriter().u64(OPS.addTempRoot).text(path))
+    await this.#reader.u64()
+  }
+
+  /** Keeps what a link leads to from the garbage collector for as long as the link is there. */
+  async addIndirectRoot(link: string): Promise<void> {
+    await this.#ask(new WireWriter().u64(OPS.addIndirectRoot).text(link))
     await this.#reader.u64()
   }
 

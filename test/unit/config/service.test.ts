@@ -3,9 +3,11 @@ import { existsSync, readFileSync } from 'node:fs'
 import { readFile, writeFile } from 'node:fs/promises'
 import { delimiter, join } from 'node:path'
 import { promisify } from 'node:util'
-import { describe, expect, test } from 'vitest'
+import { describe, expect, test, vi } from 'vitest'
 import { defaultConfig } from '../../../src/config.ts'
-import { notifySystemd } from '../../../src/notify.ts'
+import { installService } from '../../../src/cli/service.ts'
+import { silentLogger } from '../../../src/log.ts'
+import { notifySystemd, startHeartbeat } from '../../../src/notify.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
 
 const UNIT = 'config/narvikd.service'
@@ -78,3 +80,40 @@ describe('the notification', () => {
 function isOnPath(program: string): boolean {
   return (process.env.PATH ?? '').split(delimiter).some(directory => existsSync(join(directory, program)))
 }
+
+describe('the heartbeat', () => {
+  async function listening(): Promise<{ env: NodeJS.ProcessEnv, said: () => Promise<string> }> {
+    const directory = await temporaryDirectory()
+    const log = join(directory, 'log')
+    await writeFile(join(directory, 'systemd-notify'), `#!/bin/sh\necho "$*" >> ${log}\n`, { mode: 0o755 })
+    return { env: { PATH: `${directory}${delimiter}${process.env.PATH ?? ''}`, NOTIFY_SOCKET: '/run/systemd/notify', WATCHDOG_USEC: '60000' }, said: () => readFile(log, 'utf8').catch(() => '') }
+  }
+
+  test('says more often than the watchdog bites that all is well, and what goes on', async () => {
+    const { env, said } = await listening()
+    let checks = 0
+    const stop = startHeartbeat({ check: () => { checks++ }, status: () => '2 peers', logger: silentLogger }, env)
+    await vi.waitFor(async () => { expect((await said()).split('\n').filter(line => line === 'WATCHDOG=1 STATUS=2 peers').length).toBeGreaterThan(2) }, { timeout: 20_000 })
+    stop()
+    expect(checks).toBeGreaterThan(2)
+  })
+
+  test('says nothing while a check fails, so that the watchdog bites', async () => {
+    const { env, said } = await listening()
+    const told: string[] = []
+    const logger = { ...silentLogger, error: (message: string) => { told.push(message) } }
+    const stop = startHeartbeat({ check: () => { throw new Error('the catalog is gone') }, status: () => '', logger }, env)
+    await vi.waitFor(() => { expect(told.length).toBeGreaterThan(2) }, { timeout: 20_000 })
+    stop()
+    expect(await said()).toBe('')
+  })
+})
+
+test('narvik service install puts the unit and its user in place', async () => {
+  const prefix = await temporaryDirectory()
+  const outcome = await installService({ prefix })({ json: true, client: () => { throw new Error('needs no daemon') }, onProgress: () => undefined, stdin: process.stdin, stdoutIsTerminal: false })
+  expect(outcome).toMatchObject({ json: { written: [join(prefix, 'etc/systemd/system/narvikd.service'), join(prefix, 'etc/sysusers.d/narvik.conf')] } })
+  const unit = await readFile(join(prefix, 'etc/systemd/system/narvikd.service'), 'utf8')
+  expect(unit).toContain(`\nExecStart=${join(process.cwd(), 'bin/narvik')} daemon\n`)
+  expect(unit.replace(/^ExecStart=.*$/m, '')).toBe(readFileSync(UNIT, 'utf8').replace(/^ExecStart=.*$/m, ''))
+})

@@ -148,7 +148,7 @@ describe('docs/CLI.md', () => {
     expect(written).toEqual(inCode)
   })
 
-  test.each(['Images', 'The node', 'The configuration, without a daemon', 'The fleet\'s key, without a daemon', 'Trees and NARs, without a daemon'])('%s: every command says what its JSON is', chapter => {
+  test.each(['Images', 'The node', 'The shell, without a daemon', 'The service, without a daemon', 'The configuration, without a daemon', 'The fleet\'s key, without a daemon', 'Trees and NARs, without a daemon'])('%s: every command says what its JSON is', chapter => {
     const text = readFileSync('docs/CLI.md', 'utf8').split(`\n## ${chapter}\n`)[1]?.split('\n## ')[0] ?? ''
     const named = text.split('\n### ').slice(1)
     expect(named.length).toBeGreaterThan(0)

@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { silentLogger } from '../../../src/log.ts'
 import { NixCommand } from '../../../src/nix/command.ts'
+import { addRoots } from '../../../src/nix/roots.ts'
 import { NixError, type NixFailure } from '../../../src/nix/nix-error.ts'
 import { someStorePath } from '../../helpers/images.ts'
 import { throwAwayStore, type ThrowAwayStore } from '../../helpers/nix-store.ts'
@@ -75,12 +76,12 @@ describe('a garbage-collector root', () => {
     mkdirSync(join(store.root, 'roots'))
     const link = join(store.root, 'roots/a link')
     expect(await nix().hasRoot(link)).toBe(false)
-    await nix().addRoot(link, path)
+    expect(await addRoots(nix(), [{ link, path }])).toEqual(new Map())
     expect(readlinkSync(link)).toBe(path)
     expect(await nix().hasRoot(link)).toBe(true)
     expect(store.run('nix-store', '--gc', '--print-roots')).toContain(`${link} -> ${path}`)
     // Adding it again changes nothing.
-    await nix().addRoot(link, path)
+    expect(await addRoots(nix(), [{ link, path }])).toEqual(new Map())
     store.run('nix-collect-garbage')
     expect(existsSync(path)).toBe(true)
   })
@@ -89,10 +90,29 @@ describe('a garbage-collector root', () => {
     const path = build()
     const link = join(store.root, 'link')
     store.run('nix-store', '--delete', path)
-    expect(await kindOf(nix().addRoot(link, path))).toBe('not-valid')
+    const failureOf = async (command: NixCommand, ...roots: { link: string, path: string }[]): Promise<unknown[]> => Array.from(await addRoots(command, roots), ([at, failure]) => [at, failure instanceof NixError ? failure.kind : failure.code])
+    expect(await failureOf(nix(), { link, path })).toEqual([[link, 'not-valid']])
     expect([existsSync(path), existsSync(link)]).toEqual([false, false])
-    await expect(nix().addRoot(link, `${someStorePath(1, store.storeDir)}.drv`)).rejects.toThrow(/needed any other store path/)
-    await expect(nix().addRoot(link, '/etc/passwd')).rejects.toThrow(/Cannot read a store path/)
-    expect(await kindOf(nix('no-such-directory').addRoot(link, path))).toBe('missing')
+    await expect(addRoots(nix(), [{ link, path: '/etc/passwd' }])).rejects.toThrow(/Cannot read a store path/)
+    expect(await failureOf(nix('no-such-directory'), { link, path })).toEqual([[link, 'missing']])
+  })
+
+  test('many are made over one connection, and one that can not be made is no hindrance for the others', async () => {
+    const path = build()
+    mkdirSync(join(store.root, 'many'))
+    const roots = Array.from({ length: 20 }, (_, index) => ({ link: join(store.root, `many/${index}`), path }))
+    const bad = [{ link: join(store.root, 'absent/link'), path }, { link: join(store.root, 'many/invalid'), path: someStorePath(1, store.storeDir) }]
+    const failures = await addRoots(nix(), [...bad, ...roots])
+    expect([...failures.keys()].toSorted()).toEqual(bad.map(({ link }) => link).toSorted())
+    for (const { link } of roots) expect(await nix().hasRoot(link)).toBe(true)
+  })
+
+  test('of a derivation builds nothing', async () => {
+    const path = build()
+    const derivation = store.run('nix-store', '-q', '--deriver', path)
+    store.run('nix-store', '--delete', path)
+    const link = join(store.root, 'derivation')
+    expect(await addRoots(nix(), [{ link, path: derivation }])).toEqual(new Map())
+    expect([readlinkSync(link), existsSync(path)]).toEqual([derivation, false])
   })
 })

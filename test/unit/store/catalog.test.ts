@@ -208,20 +208,41 @@ describe('an image that is at several store paths', () => {
     const first = someStorePath('first')
     catalog.create({ narHash, source: 'fetch', place: 'content' })
     catalog.describe(narHash, someMetadata(narHash, { storePath: first }), null)
-    catalog.addStorePath(narHash, other(first))
+    catalog.setVouchedBy(narHash, 'signatures')
+    catalog.addStorePath(narHash, { ...other(first), vouchedBy: 'signatures' })
     expect(catalog.registrations(narHash)).toHaveLength(1)
     const second = someStorePath('second')
     catalog.addStorePath(narHash, other(second))
     catalog.addStorePath(narHash, other(second))
     expect(catalog.getByStorePath(second)).toEqual(catalog.getByStorePath(first))
     expect(catalog.registrations(narHash)).toEqual([
-      { storePath: first, references: [], deriver: null, ca: null, signatures: [], vouchedBy: null },
+      { storePath: first, references: [], deriver: null, ca: null, signatures: [], vouchedBy: 'signatures' },
       other(second),
     ])
     catalog.remove(narHash, 'no longer needed')
     expect(catalog.getByStorePath(second)).toBeUndefined()
     expect(catalog.registrations(narHash)).toEqual([])
     expect(codeOf(() => { catalog.addStorePath(narHash, other(second)) })).toBe('not-found')
+  })
+
+  test('is believed as this host\'s Nix has it, whatever a peer has said before', async () => {
+    const { catalog } = await openCatalog()
+    const [path, claimed] = [someStorePath('real'), someStorePath('claimed')]
+    const narHash = lead(catalog, 'fetched', 'quarantined')
+    catalog.describe(narHash, someMetadata(narHash, { storePath: path, references: [someStorePath('x')], signatures: ['peer:BB=='] }), null)
+    catalog.addStorePath(narHash, other(path))
+    // What was signed before may be of use to others.
+    expect(catalog.get(narHash)).toMatchObject({ ...other(path), signatures: ['k:AA==', 'peer:BB=='] })
+    expect(catalog.registrations(narHash)).toHaveLength(1)
+
+    const second = lead(catalog, 'another', 'quarantined')
+    catalog.describe(second, someMetadata(second, { storePath: claimed, signatures: ['peer:BB=='] }), null)
+    catalog.addStorePath(second, other(path))
+    expect(catalog.get(second)).toMatchObject(other(path))
+    expect(catalog.registrations(second).map(({ storePath, vouchedBy }) => [storePath, vouchedBy])).toEqual([[path, 'nix'], [claimed, null]])
+    // A claim changes nothing about what somebody vouches for.
+    catalog.addStorePath(second, { ...other(path), references: [], vouchedBy: null })
+    expect(catalog.get(second)).toMatchObject(other(path))
   })
 
   test('gives way to one that is vouched for at that path, whatever else is vouched for', async () => {

@@ -104,7 +104,7 @@ describe('the rules in SQL', () => {
   test('keep typed, related tables', async () => {
     const database = await rawCatalog()
     const tables = database.prepare<[], { name: string, strict: number }>('SELECT name, strict FROM pragma_table_list WHERE schema = \'main\' AND name NOT LIKE \'sqlite_%\'').all()
-    expect(tables.map(table => table.name).sort()).toEqual(['bans', 'image_references', 'image_signatures', 'images', 'journal', 'known_paths', 'manifests', 'other_store_paths', 'published_names'])
+    expect(tables.map(table => table.name).sort()).toEqual(['bans', 'image_references', 'image_signatures', 'images', 'journal', 'known_paths', 'manifests', 'other_store_paths', 'published_names', 'wanted_closures'])
     expect(tables.every(table => table.strict === 1)).toBe(true)
     database.pragma('foreign_keys = ON')
     expect(isTaken(database, 'INSERT INTO manifests VALUES (?, ?)', someHash(1).bytes, Buffer.from('x'))).toBe(false)

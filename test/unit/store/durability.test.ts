@@ -22,7 +22,8 @@ test('what must survive a power cut is synced before the next step relies on it'
 
   await makeTree(content.quarantineTree(narHash), narHash)
   const publish = await stepsOf(log => content.publishWith(narHash, () => log.push('the catalog claims it')))
-  expect(publish.slice(0, 8)).toEqual(['chmod', 'sync', 'rename tree', 'chmod', 'sync', 'sync', 'sync', 'the catalog claims it'])
+  // The root of the tree was made writable when it was sealed.
+  expect(publish.slice(0, 6)).toEqual(['rename tree', 'chmod', 'sync', 'sync', 'sync', 'the catalog claims it'])
 
   const withdraw = await stepsOf(() => content.withdraw(narHash))
   expect(withdraw).toEqual([`mkdir ${nix32}`, 'sync', 'chmod', 'sync', `rename ${nix32}`, 'sync', 'sync'])
@@ -33,7 +34,7 @@ test('what must survive a power cut is synced before the next step relies on it'
 
   const discard = await stepsOf(() => content.discard(narHash))
   // Out of its place, and durably so, before anything in it goes: a tree in its place is whole.
-  expect(discard.slice(0, 4)).toEqual(['chmod', 'sync', `rename ${nix32}`, 'sync'])
+  expect(discard.slice(0, 2)).toEqual([`rename ${nix32}`, 'sync'])
 
   const stage = await content.stage()
   await makeTree(stage.tree, narHash)

@@ -161,11 +161,11 @@ describe('a stop', () => {
     const image = await makeImage(someTree())
     const fleet = await FakeFleet.start()
     await fleet.add('giver', image)
-    const publish = fleet.context.content.publishWith.bind(fleet.context.content)
-    fleet.context.content.publishWith = () => Promise.reject(new NarvikError('disk-full', 'no room'))
+    const publish = fleet.context.content.publishAll.bind(fleet.context.content)
+    fleet.context.content.publishAll = () => Promise.reject(new NarvikError('disk-full', 'no room'))
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'disk-full', /no room/)
     expect(fleet.context.catalog.get(image.narHash)?.state).toBe('quarantined')
-    fleet.context.content.publishWith = publish
+    fleet.context.content.publishAll = publish
     const stop = resumeWork(fleet.context)
     await vi.waitFor(() => { expect(fleet.context.catalog.get(image.narHash)?.state).toBe('verified') }, { timeout: PATIENCE_MS })
     stop()
@@ -194,10 +194,10 @@ describe('a stop', () => {
     const image = await makeImage(someTree())
     const fleet = await FakeFleet.start()
     const giver = await fleet.add('giver', image)
-    const publish = fleet.context.content.publishWith.bind(fleet.context.content)
-    fleet.context.content.publishWith = () => Promise.reject(new NarvikError('disk-full', 'no room'))
+    const publish = fleet.context.content.publishAll.bind(fleet.context.content)
+    fleet.context.content.publishAll = () => Promise.reject(new NarvikError('disk-full', 'no room'))
     await failureOf(fetchImage(fleet.context, refOf(image)))
-    fleet.context.content.publishWith = publish
+    fleet.context.content.publishAll = publish
     await (verb === 'fetch' ? fetchImage(fleet.context, refOf(image)) : verifyImages(fleet.context, refOf(image)))
     expect(fleet.context.catalog.get(image.narHash)?.state).toBe('verified')
     expect(giver.asked).toEqual([0])

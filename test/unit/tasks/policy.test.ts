@@ -2,7 +2,10 @@ import { describe, expect, test } from 'vitest'
 import { fingerprintOf, generateSecretKey, publicKeyOf, signFingerprint } from '../../../src/nix/signature.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { presentDetails, presentImage } from '../../../src/tasks/present.ts'
+import { quarantineParcels } from '../../../src/tasks/quarantine-parcels.ts'
 import { receivePacked } from '../../../src/tasks/receive-packed.ts'
+import { settleAll } from '../../../src/tasks/settle.ts'
+import type { ImageRow } from '../../../src/store/image-row.ts'
 import { lookUp } from '../../../src/tasks/refs.ts'
 import { reviewTrust } from '../../../src/tasks/trust.ts'
 import { FakeFleet, makeImage, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
@@ -66,12 +69,21 @@ describe('an image that is asked for', () => {
   })
 })
 
+function required([row]: readonly ImageRow[]): ImageRow {
+  if (row === undefined) throw new Error('there is no row')
+  return row
+}
+
 describe('an image that comes packed', () => {
   async function receive(needed: number, { isSigned = false } = {}) {
     const fleet = await FakeFleet.start({ settings: { trust: { ...trust, needed: { ...trust.needed, 'nar-hash': needed } } } })
     const image = described(await makeImage(someTree()), { isSigned })
     const nar = (async function* () { yield await Promise.resolve(image.nar) })()
-    const received = receivePacked(fleet.context, { metadata: image.metadata, nar, peerId: 'giver', signal: new AbortController().signal })
+    const received = receivePacked(fleet.context, {
+      metadata: image.metadata, nar, peerId: 'giver', signal: new AbortController().signal,
+      quarantine: async parcel => required(await quarantineParcels(fleet.context, [parcel])),
+      pass: async proven => required(await settleAll(fleet.context, [proven])),
+    })
     return { fleet, image, received }
   }
 

@@ -1,0 +1,115 @@
+import { messageOf, NarvikError } from '../errors.ts'
+import { runBytes } from '../image/chunk-check.ts'
+import type { ChunkList } from '../image/chunk-list.ts'
+import { decodeManifest, manifestDigest } from '../image/manifest.ts'
+import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
+import { Layout } from '../nar/layout.ts'
+import { sealTree } from '../nar/seal.ts'
+import { TreeWriter } from '../nar/tree-writer.ts'
+import type { ImageRow } from '../store/image-row.ts'
+import type { Proof } from '../verify/pipeline.ts'
+import type { TaskContext } from './context.ts'
+import { fetchChunks } from './fetch-chunks.ts'
+import { findDamage } from './find-damage.ts'
+import type { Job } from './jobs.ts'
+import { reuseLocal } from './reuse.ts'
+import { settle, withdrawDamaged } from './settle.ts'
+import { conclude, proveTree, requireWhole, type VerifyRequest, type VerifyResult, verifyImages } from './verify-image.ts'
+
+/**
+ * As `verifyImages`, and repairs what is damaged: the image is withdrawn, its shape is made right, the chunks that are wrong on disk are brought from other images
+ * of this host and from peers, and the whole is proven again. What can't be repaired is rejected, with what was repaired of it.
+ * @throws NarvikError of one image that can't be repaired: `no-provider`, `refused` where it is in the Nix store, `conflict`.
+ */
+export async function repairImages(context: TaskContext, request: VerifyRequest): Promise<VerifyResult[]> {
+  return verifyImages(context, request, repairOne)
+}
+
+async function repairOne(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
+  const row = requireWhole(context, job)
+  const proof = await proveTree(context, row, job)
+  // The policy isn't content with it: other bytes would not help.
+  if (proof.verdict.verdict === 'pass' || isPolicyRefusal(proof.verdict)) return conclude(context, row, proof)
+  const blueprint = readBlueprint(context, row)
+  if (blueprint instanceof NarvikError) return { ...await conclude(context, row, proof), failure: blueprint }
+  const damaged = await takeBack(context, row, proof.verdict.reason ?? 'verification failed')
+  try {
+    const repair = await rebuild(context, job, blueprint)
+    const again = await proveTree(context, damaged, job)
+    return { row: await settle(context, damaged, again, repair.evidence), verdict: again.verdict, repaired: repair.repaired }
+  } catch (error) {
+    job.signal.throwIfAborted()
+    return { ...await giveUp(context, damaged, proof, error), failure: error instanceof Error ? error : new Error(messageOf(error)) }
+  }
+}
+
+interface Blueprint {
+  readonly layout: Layout
+  readonly chunks: ChunkList
+}
+
+/** What the tree should be, by the manifest that was made when it was proven; or why it can't be repaired. */
+function readBlueprint({ catalog }: TaskContext, { narHash, place, storePath, manifestDigest: expected }: ImageRow): Blueprint | NarvikError {
+  if (place === 'nix-store') {
+    return new NarvikError('refused', `Cannot repair ${narHash.toSri()}: found it in the Nix store as ${String(storePath)}, needed a tree that is Narvik's to write`, {
+      hint: `Have Nix repair it: nix store repair ${String(storePath)}; then import it again`,
+    })
+  }
+  const bytes = catalog.manifest(narHash)
+  if (bytes === undefined || manifestDigest(bytes) !== expected) {
+    return new NarvikError('conflict', `Cannot repair ${narHash.toSri()}: found no manifest of it in the catalog, needed that with which it was proven`, { hint: `Have it fetched as a whole: narvik rm ${narHash.toSri()}; narvik fetch ${narHash.toSri()}` })
+  }
+  const manifest = decodeManifest(bytes)
+  return { layout: Layout.describedBy(manifest), chunks: manifest.chunks }
+}
+
+/** Takes the image out of sight, or back from what was rejected, to be worked on in quarantine. */
+async function takeBack(context: TaskContext, row: ImageRow, reason: string): Promise<ImageRow> {
+  const { catalog, content } = context
+  if (row.state === 'verified') await withdrawDamaged(context, row, reason)
+  if (row.state === 'rejected') {
+    for (const event of ['retry', 'start', 'complete'] as const) catalog.transition(row.narHash, event, { reason: 'it is to be repaired' })
+  }
+  await content.begin(row.narHash)
+  return catalog.get(row.narHash) ?? row
+}
+
+/** Makes the tree what it should be, bringing what is wrong. */
+async function rebuild(context: TaskContext, job: Job<unknown>, { layout, chunks }: Blueprint): Promise<{ evidence: Evidence, repaired: { bytes: number, received: number } }> {
+  const { narHash, signal } = job
+  const tree = context.content.quarantineTree(narHash)
+  const writer = await TreeWriter.open(tree, layout, { signal })
+  try {
+    const missing = await findDamage(tree, { layout, chunks }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
+    const bytes = missing.runs().reduce((sum, run) => sum + runBytes(chunks, run), 0)
+    let done = 0
+    const report = (more: number): void => { job.report({ phase: 'receiving', bytes: done += more, totalBytes: bytes }) }
+    report(0)
+    const onProven = (chunk: number): void => {
+      missing.delete(chunk)
+      report(chunks.length(chunk))
+    }
+    await reuseLocal(context, { narHash, layout, chunks, writer, signal, isMissing: chunk => missing.has(chunk), onProven })
+    const write = async (offset: number, part: Uint8Array): Promise<void> => {
+      await writer.write(offset, part)
+      report(part.length)
+    }
+    const peers = await fetchChunks(context, job, { chunks, missing, write })
+    await writer.close()
+    await sealTree(tree, { signal })
+    const received = peers.reduce((sum, peer) => sum + peer.bytes, 0)
+    return { evidence: evidenceOf(peers, bytes), repaired: { bytes, received } }
+  } finally {
+    await writer.close()
+  }
+}
+
+function evidenceOf(peers: readonly PeerShare[], bytes: number): Evidence {
+  return { peers, notes: [bytes === 0 ? 'The shape of the tree was repaired; none of its bytes were wrong' : `Chunks of ${bytes} bytes were wrong on disk, and were brought again`] }
+}
+
+async function giveUp(context: TaskContext, row: ImageRow, proof: Proof, error: unknown): Promise<VerifyResult> {
+  await sealTree(context.content.quarantineTree(row.narHash)).catch(() => undefined)
+  const evidence = { notes: [`It could not be repaired: ${messageOf(error)}`] }
+  return { row: await settle(context, row, proof, evidence), verdict: proof.verdict }
+}
