@@ -114,7 +114,7 @@ const configSchema = z.strictObject({
   scrub: z.strictObject({
     bytesPerSecond: byteSize.describe('How fast verified images are read again in the background, to find damage, such as "16 MiB"; 0 for not at all.'),
     intervalDays: z.number().positive().max(3650).describe('Days after its last proof before an image is proven again: what is pinned first, then what has a name.'),
-  }).describe('Proving again what is here. What is damaged is withdrawn, and fetched again where another host has it.'),
+  }).describe('Proving again what is here. What is damaged is withdrawn, and repaired from peers.'),
 })
 export type Config = Readonly<z.output<typeof configSchema>>
 

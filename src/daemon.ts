@@ -97,10 +97,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
-  const stopResuming = resumeWork(context)
-  const scrubber = startScrubber(context, config, stack)
-  stack.defer(async () => { await Promise.all([jobs.stop(), closures.stop()]) })
-  stack.defer(stopResuming)
+  const scrubber = startWork(context, config, stack)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
@@ -130,10 +127,14 @@ function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack
   return uses
 }
 
-function startScrubber(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+/** Goes on with what was left, and begins what goes on in the background. */
+function startWork(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+  const stopResuming = resumeWork(context)
   const scrubber = new Scrubber(context, scrubSettingsOf(config))
   scrubber.start()
   stack.defer(() => scrubber.stop())
+  stack.defer(async () => { await Promise.all([context.jobs.stop(), context.closures.stop()]) })
+  stack.defer(stopResuming)
   return scrubber
 }
 

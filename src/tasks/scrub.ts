@@ -3,7 +3,7 @@ import type { NarHash } from '../image/nar-hash.ts'
 import { SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
-import { fetchImage } from './fetch-image.ts'
+import { repairImages } from './repair-image.ts'
 import { verifyOne } from './verify-image.ts'
 
 export interface ScrubSettings {
@@ -15,7 +15,7 @@ export interface ScrubSettings {
 
 /**
  * Proves verified images again in the background, slowly and one at a time, so that damage is found before somebody needs the image. What is
- * damaged is withdrawn, as with `narvik verify`, and fetched again where another host has it. Runs from `start` to `stop`.
+ * damaged is withdrawn, and repaired from other images and from peers, as with `narvik verify --repair`. Runs from `start` to `stop`.
  */
 export class Scrubber {
   readonly #context: TaskContext
@@ -89,24 +89,12 @@ export class Scrubber {
     }
   }
 
-  /** Fetches the image again where another host says that it has it; else what is left of it stays, with its evidence. */
+  /** Brings what is wrong of it from other images and from peers; where that fails, what is left of it stays, with its evidence. */
   async #repair(narHash: NarHash): Promise<void> {
     const { logger } = this.#context
-    if (!await this.#isElsewhere(narHash)) {
-      logger.error('cannot repair a damaged image: no other host has it', { narHash: narHash.toSri() })
-      return
-    }
-    logger.info('repairing a damaged image', { narHash: narHash.toSri() })
-    // It is wanted from here on: where this try fails, a later one may not.
-    fetchImage(this.#context, { ref: { kind: 'nar-hash', narHash } }).then(
-      () => { logger.info('repaired a damaged image', { narHash: narHash.toSri() }) },
-      (error: unknown) => { logger.warn('cannot repair a damaged image yet', { narHash: narHash.toSri(), reason: messageOf(error) }) },
-    )
-  }
-
-  async #isElsewhere(narHash: NarHash): Promise<boolean> {
-    for await (const provider of this.#context.node.router.find(narHash)) if (!this.#context.node.isBanned(provider.peerId)) return true
-    return false
+    const [result] = await repairImages(this.#context, { ref: { kind: 'nar-hash', narHash } })
+    if (result?.row.state === 'verified') logger.info('repaired a damaged image', { narHash: narHash.toSri() })
+    else logger.error('cannot repair a damaged image', { narHash: narHash.toSri(), reason: result?.failure === undefined ? result?.verdict.reason : messageOf(result.failure) })
   }
 }
 

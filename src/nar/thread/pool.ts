@@ -117,7 +117,14 @@ function giveBack(worker: Worker): void {
     return
   }
   worker.unref()
-  idle.push({ worker, timer: setTimeout(() => void worker.terminate(), IDLE_MS).unref() })
+  idle.push({ worker, timer: setTimeout(() => { retire(worker) }, IDLE_MS).unref() })
+}
+
+/** Nobody may take a thread that is about to end. */
+function retire(worker: Worker): void {
+  const at = idle.findIndex(each => each.worker === worker)
+  if (at >= 0) idle.splice(at, 1)
+  void worker.terminate()
 }
 
 function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => void) | undefined): Promise<TreeReply> {
