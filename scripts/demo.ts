@@ -64,9 +64,9 @@ async function main(): Promise<void> {
   await narvik(c, 'hash', join(dir, 'exported'))
   await showStorePath(a, b)
 
-  say('A new disk on A; then one bit flips on A\'s storage')
+  say('A new small disk on A, which comes in one stream; then one bit flips on A\'s storage')
   const disk = join(dir, 'disk.raw')
-  await writeFile(disk, randomFillSync(Buffer.alloc(16 * MIB)))
+  await writeFile(disk, randomFillSync(Buffer.alloc(MIB / 2)))
   const bad = await imported(a, disk, '--name', 'new-disk')
   await flipBit(join(a.dataDir, 'images', NarHash.parse(bad.narHash).toNix32()))
 
@@ -159,9 +159,9 @@ async function flipBit(file: string): Promise<void> {
   await chmod(file, 0o600)
   const handle = await open(file, 'r+')
   const byte = Buffer.alloc(1)
-  await handle.read(byte, 0, 1, 5 * MIB)
+  await handle.read(byte, 0, 1, MIB / 4)
   byte[0] = (byte[0] ?? 0) ^ 1
-  await handle.write(byte, 0, 1, 5 * MIB)
+  await handle.write(byte, 0, 1, MIB / 4)
   await handle.close()
 }
 

@@ -79,6 +79,8 @@ const configSchema = z.strictObject({
     binDir: path.nullable().meta({ description: 'Directory with the nix program. Not set: the one on PATH.', examples: ['/run/current-system/sw/bin'] }),
     storeAddMaxBytes: z.int().min(0).describe('Bytes of the NAR up to which an imported tree is added to the Nix store, where the daemon may write to one; 0 for never. ' +
       'Older Nix holds the whole tree in memory for it; larger trees go into Narvik\'s own store.'),
+    installFetched: z.boolean().describe('Whether images that are fetched are installed in the Nix store by themselves, as by `narvik install`, where something ' +
+      'vouches for their store path and Nix trusts it; what they refer to must be in the store, or be fetched as well. The note of an image says why it is not.'),
     queryTimeoutSeconds: seconds.describe('Seconds for a question to Nix.'),
   }).describe('The Nix of this host.'),
   trust: z.strictObject({
@@ -186,7 +188,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     metrics: { port: null, host: '127.0.0.1' },
-    nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
+    nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, installFetched: false, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000, atOnce: 4 },
     rates: { upload: 0, download: 0, uploadPerPeer: 0, downloadPerPeer: 0, uploadSlots: MAX_SERVED_STREAMS },

@@ -89,6 +89,10 @@ export const MIN_RATE_BYTES = 64 * KIB
 export const MAX_RECORD_BYTES = 4 * KIB
 /** Milliseconds that a provider or metadata record lives after it was announced. */
 export const RECORD_LIFETIME_MS = 30 * 60 * SECOND
+/** Milliseconds for which a published name may be valid: a little more than a year. */
+export const MAX_NAME_VALIDITY_MS = 400 * 24 * 3600 * SECOND
+/** Milliseconds for the look-up of a published name. */
+export const NAME_LOOKUP_MS = 6 * SECOND
 /** Milliseconds of clock difference between hosts that a record's times may show. */
 export const CLOCK_SKEW_MS = 5 * 60 * SECOND
 /** Milliseconds for one look-up in the DHT. */
@@ -130,6 +134,8 @@ export const PROBE_TIMEOUT_MS = 20 * SECOND
 /** Milliseconds for open transfers to end when the node stops. */
 export const STOP_TIMEOUT_MS = 5 * SECOND
 
+/** Bytes of a NAR up to which it comes in one stream from one peer: some ten chunks, of which a swarm would make more work than it saves. */
+export const SWARM_MIN_NAR_BYTES = 1 * MIB
 /** Bytes of one message of the swarm that is no chunk: room for thousands of runs. */
 export const MAX_SWARM_MESSAGE_BYTES = 64 * KIB
 /** Bytes of chunks in one message, and so between two turns of a session: the largest chunk fits. */

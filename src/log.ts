@@ -1,3 +1,4 @@
+import { KeyObject } from 'node:crypto'
 import { fstatSync } from 'node:fs'
 import { inspect } from 'node:util'
 import pino from 'pino'
@@ -34,7 +35,7 @@ export function createLogger({ level, format }: LoggerInit): Logger {
     level,
     base: null,
     timestamp: pino.stdTimeFunctions.isoTime,
-    formatters: { level: label => ({ level: label }) },
+    formatters: { level: label => ({ level: label }), log: withoutSecrets },
     serializers: { error: pino.stdSerializers.err },
   }, { write })
   return wrap(root)
@@ -48,6 +49,27 @@ export const silentLogger: Logger = {
   error: () => undefined,
   child: () => silentLogger,
 }
+
+/** Names under which nothing is ever logged. */
+const SECRET_NAMES = /^(fleet|secret|private)_?key$|^(identity|passphrase|password|secret)$/i
+
+/** No part logs a key; should one ever do so by mistake, the line has none: not under such a name, and no bytes and no key object under any. */
+function withoutSecrets(fields: Record<string, unknown>): Record<string, unknown> {
+  return Object.fromEntries(Object.entries(fields).map(([name, value]) => [name, harmless(name, value, 0)]))
+}
+
+function harmless(name: string, value: unknown, depth: number): unknown {
+  if (SECRET_NAMES.test(name)) return '[not shown]'
+  if (value instanceof Uint8Array) return `[${value.byteLength} bytes]`
+  if (value instanceof KeyObject) return '[a key]'
+  if (typeof value !== 'object' || value === null || value instanceof Error || 'toJSON' in value) return value
+  if (depth >= MAX_DEPTH) return '[more]'
+  if (Array.isArray(value)) return value.map(item => harmless('', item, depth + 1))
+  return Object.fromEntries(Object.entries(value).map(([key, item]) => [key, harmless(key, item, depth + 1)]))
+}
+
+/** Levels of what is logged; nothing that is for people goes so deep. */
+const MAX_DEPTH = 6
 
 function wrap(logger: pino.Logger): Logger {
   return {

@@ -12,7 +12,7 @@ const HOT_KEYS: ReadonlySet<string> = new Set([
   'trust.keys', 'trust.signatures_by_hash', 'trust.signatures_by_store_path', 'trust.signatures_by_name',
   'scrub.bytes_per_second', 'scrub.interval_days', 'space.quota', 'space.min_free', 'space.min_copies',
   'rates.upload', 'rates.download', 'rates.upload_per_peer', 'rates.download_per_peer', 'rates.upload_slots',
-  'nix.enabled', 'nix.store_add_max_bytes', 'fetch.provider_wait_seconds', 'fetch.at_once',
+  'nix.enabled', 'nix.store_add_max_bytes', 'nix.install_fetched', 'fetch.provider_wait_seconds', 'fetch.at_once',
 ])
 
 export interface ReloadComponents {
@@ -46,15 +46,20 @@ export class Reload {
   /** Never rejects; one after another where it is asked several times. */
   run(): Promise<void> {
     this.#turn = this.#turn.then(async () => {
+      await this.#notify('reloading')
       try {
-        await notifySystemd('reloading')
         await this.#apply(this.#load())
       } catch (error) {
         this.#components.logger.error('the configuration was not reloaded, the one before stays in force', { reason: messageOf(error) })
       }
-      await notifySystemd('ready').catch((error: unknown) => { this.#components.logger.error('cannot say that the reload is over', { reason: messageOf(error) }) })
+      await this.#notify('ready')
     })
     return this.#turn
+  }
+
+  /** A reload goes on where systemd can't be told of it. */
+  async #notify(event: 'reloading' | 'ready'): Promise<void> {
+    await notifySystemd(event).catch((error: unknown) => { this.#components.logger.error('cannot tell systemd of the reload', { reason: messageOf(error) }) })
   }
 
   async #apply(config: Config): Promise<void> {

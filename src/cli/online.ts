@@ -6,6 +6,7 @@ import type { VerifyReportJson } from '../control/api.ts'
 import type { ControlClient } from '../control/client.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
+import { explanationView } from './explanation.ts'
 import { collectionView, queueView, usageView } from './space-views.ts'
 import * as views from './views.ts'
 import type { Paint } from './table.ts'
@@ -28,8 +29,17 @@ export function importImage(path: string, { name, closure, private: isPrivate }:
   }
 }
 
-export function fetchImage(ref: string, { name, timeout, closure, priority }: Named & { readonly timeout?: number, readonly priority?: number }): Action {
-  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }), ...(priority === undefined ? {} : { priority }) }
+interface FetchOptions extends Named {
+  readonly timeout?: number
+  readonly install?: boolean
+  readonly priority?: number
+}
+
+export function fetchImage(ref: string, { name, timeout, closure, install, priority }: FetchOptions): Action {
+  const request = {
+    ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(install === true ? { install } : {}),
+    ...(timeout === undefined ? {} : { timeoutSeconds: timeout }), ...(priority === undefined ? {} : { priority }),
+  }
   return async ({ client, onProgress }) => answer(await client().fetch(request, { onProgress }), views.imageView)
 }
 
@@ -37,9 +47,18 @@ export function list(): Action {
   return async ({ client }) => answer(await client().list(), views.imageListView)
 }
 
+export function names(): Action {
+  return async ({ client }) => answer(await client().names(), views.publishedNamesView)
+}
+
 export function show(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().show(checked), views.imageDetailsView)
+}
+
+export function explain(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().explain(checked), explanationView)
 }
 
 export function verify(ref: string | undefined, { all = false, repair = false }: { readonly all?: boolean, readonly repair?: boolean }): Action {
@@ -170,6 +189,11 @@ function verifyFailure({ results }: VerifyReportJson): NarvikError | undefined {
   if (failed.length === 0) return undefined
   if (failed.every(result => isPolicyRefusal(result))) {
     return new NarvikError('refused', `Cannot accept ${failed.length} of ${plural(results.length, 'image')}: found too few trusted signatures, needed those of the policy`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
+  }
+  if (failed.every(({ stages }) => stages.every(({ stage, verdict }) => verdict !== 'fail' || stage === 'nix-store'))) {
+    return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')} in the Nix store: found that ${failed[0]?.reason ?? 'Nix says no'}, needed it intact`, {
+      hint: 'Have Nix repair it: nix-store --repair-path PATH; or delete it there, and install it again',
+    })
   }
   return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')}: found other bytes on disk, needed those of their NAR hashes`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
 }

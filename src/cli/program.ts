@@ -10,6 +10,7 @@ import { fleetCreate, fleetShow } from './fleet.ts'
 import { dump, hash, restore } from './offline.ts'
 import * as online from './online.ts'
 import type { Action } from './outcome.ts'
+import { publish, type PublishOptions } from './publish.ts'
 import { EXAMPLES } from './examples.ts'
 import { installService } from './service.ts'
 
@@ -43,6 +44,8 @@ export function createProgram(version: string, runner: Runner): Command {
     .configureOutput({ outputError: () => undefined })
   addDaemon(program, runner)
   addOnline(program, runner)
+  addSpace(program, runner)
+  addHost(program, runner)
   addOffline(program, runner)
   addQueue(program, runner)
   addConfig(program, runner)
@@ -85,6 +88,7 @@ export function usageError({ code, message, exitCode }: CommanderError, args: re
 /** Makes Commander's own messages fit the sentence. */
 const WORDING: readonly (readonly [RegExp, string])[] = [
   [/^unknown /, 'an unknown '],
+  [/^required option '(\S+).*' not specified$/, 'no $1'],
   [/^missing required argument '(.*)'$/, 'no $1'],
   [/^option '(\S+).*' argument missing$/, 'no value for $1'],
   [/^option '(\S+)' cannot be used with option '(\S+)'$/, '$1 and $2 together'],
@@ -120,11 +124,20 @@ function addOnline(program: Command, { run }: Runner): void {
   common(program.command('fetch <REF>')).description('find, receive and prove an image; REF is a NAR hash, a store path or a name')
     .option('--name <name>', 'give the image this name')
     .option('--closure', 'with everything that the store path refers to')
+    .option('--install', 'and register it in the Nix store of this host')
     .option('--timeout <seconds>', 'give up after this time', parseSeconds)
     .option('--priority <priority>', 'low, normal, high, or a number: higher ones are received first', parsePriority)
-    .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, timeout?: number, priority?: number }) => run(online.fetchImage(ref, options), options))
+    .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, install?: boolean, timeout?: number, priority?: number }) => run(online.fetchImage(ref, options), options))
   common(program.command('list')).description('show the catalog')
-    .action((options: CommonOptions) => run(online.list(), options))
+    .option('--names', 'the published names, with who published them and when')
+    .action((options: CommonOptions & { names?: boolean }) => run(options.names === true ? online.names() : online.list(), options))
+  common(program.command('publish <REF>')).description('let a name stand for an image, for everybody who trusts the key')
+    .requiredOption('--name <name>', 'the name')
+    .requiredOption('--key <file>', 'the secret key, as Nix makes them; it is read here, and the daemon never sees it')
+    .option('--valid <days>', 'how long the name is valid', parseDays, 90)
+    .action((ref: string, options: CommonOptions & PublishOptions) => run(publish(ref, options), options))
+  common(program.command('explain <REF>')).description('tell why an image is where it is, and where its bytes came from')
+    .action((ref: string, options: CommonOptions) => run(online.explain(ref), options))
   common(program.command('show <REF>')).description('show an image with its journal and the evidence')
     .action((ref: string, options: CommonOptions) => run(online.show(ref), options))
   common(program.command('verify [REF]')).description('prove again what is on disk')
@@ -142,6 +155,10 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions & { off?: boolean }) => run(online.makePrivate(ref, options), options))
   common(program.command('rm <REF>')).description('remove an image from this host')
     .action((ref: string, options: CommonOptions) => run(online.remove(ref), options))
+}
+
+/** What decides what stays here, and what comes. */
+function addSpace(program: Command, { run }: Runner): void {
   common(program.command('cancel <REF>')).description('give up a fetch, for all who wait for it')
     .action((ref: string, options: CommonOptions) => run(online.cancel(ref), options))
   common(program.command('pin <REF>')).description('keep an image, whatever room is needed')
@@ -154,6 +171,9 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((options: CommonOptions & { free?: number, dryRun?: boolean }) => run(online.gc(options), options))
   common(program.command('du')).description('show what takes how much room')
     .action((options: CommonOptions) => run(online.du(), options))
+}
+
+function addHost(program: Command, { run }: Runner): void {
   watchable(program.command('status')).description('show the node')
     .action((options: CommonOptions) => run(online.status(), options))
   watchable(program.command('peers')).description('show the peers')
@@ -248,4 +268,9 @@ function parseBytes(text: string): number {
 function parseSeconds(text: string): number {
   if (/^\d+(\.\d+)?$/.test(text) && Number(text) > 0) return Number(text)
   throw new NarvikError('invalid-argument', `Cannot take --timeout: found ${JSON.stringify(text)}, needed a number of seconds above 0`)
+}
+
+function parseDays(text: string): number {
+  if (/^\d{1,3}$/.test(text) && Number(text) > 0 && Number(text) <= 400) return Number(text)
+  throw new NarvikError('invalid-argument', `Cannot take --valid: found ${JSON.stringify(text)}, needed a number of days from 1 to 400`)
 }

@@ -1,6 +1,6 @@
 import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
-import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
+import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, PublishedNameJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
 import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
@@ -26,6 +26,7 @@ export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string 
   const more = fields({
     'references': image.references.length === 0 ? 'none' : image.references.join(' '),
     'closure': image.closure === null ? null : closureText(image.closure),
+    'published as': image.publishedNames.length === 0 ? null : image.publishedNames.map(publishedText).join('; '),
     'also at': image.otherStorePaths.length === 0 ? null : image.otherStorePaths.join(' '),
     'vouched by': image.vouchedBy,
     'deriver': image.deriver,
@@ -51,6 +52,31 @@ export function imageListView(images: readonly ImageJson[], paint: Paint): strin
     [narHash, name ?? '-', stateCell(state), narSize === null ? '-' : formatBytes(narSize), source, formatTime(createdAt)])
   return table(['NAR HASH', 'NAME', 'STATE', 'SIZE', 'SOURCE', 'CREATED'], rows, paint)
 }
+
+export function publishedNamesView(names: readonly PublishedNameJson[], paint: Paint): string {
+  if (names.length === 0) return 'no published names yet; publish one with: narvik publish REF --name NAME --key FILE'
+  const rows = names.map(({ name, publisher, narHash, publishedAt, expiresAt, trusted, own }): Cell[] =>
+    [name, publisher.slice(0, publisher.indexOf(':')), narHash, formatTime(publishedAt), expiryCell(expiresAt), trusted ? 'yes' : { text: 'no', style: 'yellow' }, own ? 'yes' : 'no'])
+  return table(['NAME', 'PUBLISHER', 'NAR HASH', 'PUBLISHED', 'VALID UNTIL', 'TRUSTED', 'OURS'], rows, paint)
+}
+
+export function publishedNameView({ name, publisher, narHash, publishedAt, expiresAt }: PublishedNameJson, paint: Paint): string {
+  return fields({ name, publisher, 'NAR hash': narHash, 'published': formatTime(publishedAt), 'valid until': expiryCell(expiresAt) }, paint)
+}
+
+function publishedText({ name, publisher, publishedAt, expiresAt }: PublishedNameJson): string {
+  return `${publisher.slice(0, publisher.indexOf(':'))}/${name}, ${formatTime(publishedAt)}, valid until ${formatTime(expiresAt)}`
+}
+
+/** A name that is valid for a short time only wants its publisher to publish it again. */
+function expiryCell(expiresAt: string): Cell {
+  const left = Date.parse(expiresAt) - Date.now()
+  const text = formatTime(expiresAt)
+  if (left <= 0) return { text: `${text} (expired)`, style: 'red' }
+  return left < EXPIRES_SOON_MS ? { text: `${text} (publish it again)`, style: 'yellow' } : text
+}
+
+const EXPIRES_SOON_MS = 7 * 24 * 3600 * 1000
 
 export function installView({ storePath, added }: InstallResultJson): string {
   if (added.length === 0) return `${storePath} is valid in the Nix store already`

@@ -1,63 +1,20 @@
 import { z } from 'zod'
 import { ERROR_CODES, type ErrorCode } from '../errors.ts'
-import { imageName, narHashText } from '../image/metadata.ts'
-import { NarHash } from '../image/nar-hash.ts'
-import { MAX_REF_CHARS, tryParseRef, type Ref } from '../image/ref.ts'
+import type { Ref } from '../image/ref.ts'
 import { STATES } from '../image/states.ts'
-import type { Evidence, SignatureFinding, StageResult } from '../image/verdict.ts'
+import type { Evidence, PeerShare, SignatureFinding, StageResult } from '../image/verdict.ts'
 import { VOUCHERS } from '../image/voucher.ts'
+import { count, rate, sri, time } from './fields.ts'
+import type { CollectionJson, QueueJson, UsageJson } from './space-answers.ts'
+
+export * from './requests.ts'
+export * from './space-answers.ts'
 
 /**
  * What the control socket speaks: the schemas of every request and answer, used at both ends, and what the server asks
  * of the rest of the daemon. Requests are strict: an unknown field is an error. Of answers the client keeps the fields
  * it knows, so that a newer daemon may add some. docs/CONTROL-API.md describes each; a test compares the two.
  */
-
-/** A reference in a request; arrives parsed. */
-export const refSchema = z.string().max(MAX_REF_CHARS).transform((text, context): Ref => {
-  const ref = tryParseRef(text)
-  if (ref !== undefined) return ref
-  context.addIssue({ code: 'custom', message: 'a NAR hash, a store path or a name' })
-  return z.NEVER
-})
-
-/** A path on this host, as the daemon opens it: absolute, because the daemon has another working directory. */
-export const hostPath = z.string().max(4096)
-  .refine(path => path.startsWith('/'), 'an absolute path')
-  .refine(path => !path.includes('\0'), 'a path without NUL')
-
-/** A name that is given to an image; one that reads as a NAR hash could never be asked for. */
-export const newName = z.string().refine(
-  name => imageName.safeParse(name).success && NarHash.tryParse(name) === undefined,
-  'a name of 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? =, without a leading dot, that is no NAR hash',
-)
-
-/** The highest priority of a fetch, and the lowest below 0. */
-export const MAX_PRIORITY = 1000
-
-const count = z.int().min(0)
-const rate = z.number().min(0)
-const time = z.iso.datetime()
-const sri = narHashText.transform(hash => hash.toSri())
-
-export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()), private: z.exactOptional(z.boolean()) })
-export const privateRequest = z.strictObject({ ref: refSchema, private: z.boolean() })
-export const fetchRequest = z.strictObject({
-  ref: refSchema,
-  name: z.exactOptional(newName),
-  closure: z.exactOptional(z.boolean()),
-  timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
-  priority: z.exactOptional(z.int().min(-MAX_PRIORITY).max(MAX_PRIORITY)),
-})
-export const moveRequest = z.strictObject({ ref: refSchema, position: z.int().min(1).max(1_000_000) })
-export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)), repair: z.exactOptional(z.literal(true)) })
-  .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
-export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
-export const installRequest = z.strictObject({ ref: refSchema, closure: z.exactOptional(z.boolean()), checkSignatures: z.exactOptional(z.boolean()) })
-export const refRequest = z.strictObject({ ref: refSchema })
-export const gcRequest = z.strictObject({ freeBytes: z.exactOptional(count), dryRun: z.exactOptional(z.boolean()) })
-export const refParams = z.strictObject({ ref: refSchema })
-export const noFields = z.strictObject({})
 
 export const imageSchema = z.object({
   /** SRI. */
@@ -112,18 +69,27 @@ export const stageSchema: z.ZodType<StageResult> = z.object({
   signatures: z.exactOptional(z.array(signatureFindingSchema)),
 })
 
+const peerShareSchema: z.ZodType<PeerShare> = z.object({
+  peerId: z.string(),
+  bytes: count,
+  wasted: z.exactOptional(count),
+  outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
+  detail: z.string().nullable(),
+})
+const reusedSchema = z.array(z.object({ narHash: z.string(), bytes: count })).readonly()
+
 export const evidenceSchema: z.ZodType<Evidence> = z.object({
   verdict: z.exactOptional(z.object({
     verdict: z.enum(['pass', 'fail']),
     stages: z.array(stageSchema),
     reason: z.string().nullable(),
   })),
-  peers: z.exactOptional(z.array(z.object({
-    peerId: z.string(),
-    bytes: count,
-    outcome: z.enum(['used', 'lied', 'failed', 'discarded']),
-    detail: z.string().nullable(),
-  }))),
+  peers: z.exactOptional(z.array(peerShareSchema)),
+  sources: z.exactOptional(z.object({
+    reused: reusedSchema,
+    zeros: count,
+    wasted: count,
+  })),
   notes: z.exactOptional(z.array(z.string())),
   error: z.exactOptional(z.string()),
 })
@@ -140,10 +106,28 @@ export const journalEntrySchema = z.object({
 })
 export type JournalEntryJson = z.output<typeof journalEntrySchema>
 
+export const publishedNameSchema = z.object({
+  name: z.string(),
+  /** The public key, as Nix writes it. */
+  publisher: z.string(),
+  narHash: sri,
+  seq: count,
+  publishedAt: time,
+  expiresAt: time,
+  /** Whether the configuration trusts the publisher. */
+  trusted: z.boolean(),
+  /** Whether this host has published it, and keeps it in the DHT. */
+  own: z.boolean(),
+})
+export type PublishedNameJson = z.output<typeof publishedNameSchema>
+export const publishedNameListSchema = z.array(publishedNameSchema)
+
 /** An image with its whole journal, oldest entry first. */
 export const imageDetailsSchema = imageSchema.extend({
   /** Further store paths with the same contents. */
   otherStorePaths: z.array(z.string()).readonly(),
+  /** The published names that stand for it. */
+  publishedNames: publishedNameListSchema.readonly(),
   /** The store path with everything that it refers to, as far as it is verified here; null for what is none, or not verified. */
   closure: z.object({
     paths: count,
@@ -155,6 +139,33 @@ export const imageDetailsSchema = imageSchema.extend({
   journal: z.array(journalEntrySchema).readonly(),
 })
 export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
+
+/** Why an image is where it is. */
+export const explanationSchema = z.object({
+  narHash: sri,
+  narSize: count.nullable(),
+  name: z.string().nullable(),
+  state: z.enum(STATES),
+  /** Why it is on this host. */
+  why: z.string(),
+  /** Why it is not verified; null where it is. */
+  reason: z.string().nullable(),
+  /** What each peer sent, as the newest evidence says, or so far. */
+  peers: z.array(peerShareSchema).readonly(),
+  /** Bytes that other images of this host had. */
+  reused: reusedSchema,
+  /** Bytes of zeros, which nobody sends. */
+  zeros: count,
+  /** Bytes that came in vain. */
+  wasted: count,
+  /** Who lied or failed, and which stages failed it. */
+  refused: z.array(z.object({ by: z.string(), detail: z.string() })).readonly(),
+  /** What was tried, oldest first. */
+  tried: z.array(z.object({ at: time, event: z.string(), reason: z.string() })).readonly(),
+  /** What happens next. */
+  next: z.string(),
+})
+export type ExplanationJson = z.output<typeof explanationSchema>
 
 export const imageListSchema = z.array(imageSchema)
 
@@ -204,63 +215,6 @@ export const statusSchema = z.object({
 })
 export type StatusJson = z.output<typeof statusSchema>
 
-/** What Narvik takes on disk. Sizes are those of the blocks, so that holes take nothing; `apparentBytes` counts them. */
-export const usageSchema = z.object({
-  /** null: there is no quota. */
-  quotaBytes: count.nullable(),
-  /** All that counts against the quota. */
-  usedBytes: count,
-  /** Of it, what is claimed for images on their way in. */
-  claimedBytes: count,
-  catalogBytes: count,
-  /** Free on the disk, and what must be for fetches to go on. */
-  freeBytes: count,
-  minFreeBytes: count,
-  /** Why fetches are paused; null where they are not. */
-  paused: z.string().nullable(),
-  /** Everything that has files, the largest first. */
-  images: z.array(z.object({
-    narHash: sri,
-    name: z.string().nullable(),
-    state: z.enum(STATES),
-    /** `content`: published; `quarantine`; `nix-store`: in place in the Nix store, which counts against nothing here. */
-    place: z.enum(['content', 'quarantine', 'nix-store']),
-    diskBytes: count,
-    apparentBytes: count,
-    pinned: z.boolean(),
-    usedAt: time,
-  })).readonly(),
-})
-export type UsageJson = z.output<typeof usageSchema>
-
-export const collectionSchema = z.object({
-  dryRun: z.boolean(),
-  freedBytes: count,
-  collected: z.array(z.object({
-    narHash: sri,
-    name: z.string().nullable(),
-    /** `image`; or `rejected`: the bytes of a rejected image, whose evidence stays. */
-    what: z.enum(['image', 'rejected']),
-    diskBytes: count,
-    usedAt: time,
-  })).readonly(),
-  /** What was next in turn and had to stay. */
-  kept: z.array(z.object({ narHash: sri, name: z.string().nullable(), reason: z.string() })).readonly(),
-})
-export type CollectionJson = z.output<typeof collectionSchema>
-
-/** The images that wait for their turn to be received, the next one first. */
-export const queueSchema = z.array(z.object({
-  /** 1: the next one. */
-  position: z.int().min(1),
-  narHash: sri,
-  name: z.string().nullable(),
-  /** Higher ones go first. */
-  priority: z.int(),
-  since: time,
-}))
-export type QueueJson = z.output<typeof queueSchema>
-
 export const peerSchema = z.object({
   peerId: z.string(),
   addresses: z.array(z.string()).readonly(),
@@ -275,9 +229,6 @@ export const peerSchema = z.object({
 })
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
-
-/** A peer's name in a request: base58, as every command prints it. */
-export const peerIdParams = z.strictObject({ peerId: z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…') })
 
 export const banSchema = z.object({
   peerId: z.string(),
@@ -302,7 +253,7 @@ const progressFields = {
   totalBytes: count.nullable(),
   bytesPerSecond: rate,
   /** The peers that send, with what was taken from each. */
-  peers: z.array(z.object({ peerId: z.string(), bytes: count })).readonly(),
+  peers: z.array(z.object({ peerId: z.string(), bytes: count, bytesPerSecond: z.exactOptional(rate) })).readonly(),
 }
 export const progressSchema = z.object(progressFields)
 export type Progress = z.output<typeof progressSchema>
@@ -385,8 +336,12 @@ export interface Tasks {
   usage(work: LongWork): Promise<UsageJson>
   list(): Awaitable<ImageJson[]>
   show(ref: Ref): Awaitable<ImageDetailsJson>
+  explain(ref: Ref): Awaitable<ExplanationJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
+  publishName(request: { readonly record: Uint8Array }): Awaitable<PublishedNameJson>
+  /** The newest record that was seen of each published name. */
+  names(): Awaitable<PublishedNameJson[]>
   /** The bans that are in force. */
   bans(): Awaitable<BanJson[]>
   /** The ban as it was; `not-found` where there is none in force. */

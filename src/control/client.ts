@@ -3,10 +3,12 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, exportResultSchema, hostEventSchema, imageDetailsSchema,
-  imageListSchema, imageSchema, installResultSchema, peerListSchema, queueSchema, statusSchema, transferListSchema, usageSchema, verifyReportSchema,
-  type BanJson, type CollectionJson, type ErrorBody, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson,
-  type PeerJson, type Progress, type QueueJson, type StatusJson, type TransferJson, type UsageJson, type VerifyReportJson,
+  banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, explanationSchema, exportResultSchema, hostEventSchema,
+  imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema, publishedNameListSchema, publishedNameSchema, queueSchema,
+  statusSchema, transferListSchema, usageSchema, verifyReportSchema,
+  type BanJson, type CollectionJson, type ErrorBody, type ExplanationJson, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson,
+  type InstallResultJson, type PeerJson, type Progress, type PublishedNameJson, type QueueJson, type StatusJson, type TransferJson, type UsageJson,
+  type VerifyReportJson,
 } from './api.ts'
 
 export interface CallOptions {
@@ -54,6 +56,10 @@ export class ControlClient {
 
   show(ref: string, options?: CallOptions): Promise<ImageDetailsJson> {
     return this.#ask('GET', `/v1/images/${encodeURIComponent(ref)}`, imageDetailsSchema, options)
+  }
+
+  explain(ref: string, options?: CallOptions): Promise<ExplanationJson> {
+    return this.#ask('GET', `/v1/images/${encodeURIComponent(ref)}/explanation`, explanationSchema, options)
   }
 
   remove(ref: string, options?: CallOptions): Promise<ImageJson> {
@@ -131,6 +137,15 @@ export class ControlClient {
 
   install(request: { readonly ref: string, readonly closure?: boolean, readonly checkSignatures?: boolean }, options?: WorkOptions): Promise<InstallResultJson> {
     return this.#work('/v1/install', request, installResultSchema, options)
+  }
+
+  names(options?: CallOptions): Promise<PublishedNameJson[]> {
+    return this.#ask('GET', '/v1/names', publishedNameListSchema, options)
+  }
+
+  /** `record`: base64. */
+  publish(request: { readonly record: string }, options?: CallOptions): Promise<PublishedNameJson> {
+    return this.#ask('POST', '/v1/publish', publishedNameSchema, options, JSON.stringify(request))
   }
 
   makePrivate(request: { readonly ref: string, readonly private: boolean }, options?: CallOptions): Promise<ImageJson> {

@@ -2,7 +2,8 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, moveRequest, noFields, peerIdParams, privateRequest, refParams, refRequest, verifyRequest,
+  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, moveRequest, noFields, peerIdParams, privateRequest, publishRequest, refParams, refRequest,
+  verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -34,7 +35,10 @@ export const ROUTES: readonly Route[] = [
   short('GET', '/v1/transfers', noFields, tasks => tasks.transfers()),
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
+  short('GET', '/v1/images/:ref/explanation', refParams, (tasks, { ref }) => tasks.explain(ref)),
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
+  short('GET', '/v1/names', noFields, tasks => tasks.names()),
+  short('POST', '/v1/publish', publishRequest, (tasks, { record }) => tasks.publishName({ record: Buffer.from(record, 'base64') })),
   short('GET', '/v1/usage', noFields, (tasks, _, work) => tasks.usage(work)),
   short('POST', '/v1/pin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: true })),
   short('POST', '/v1/unpin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: false })),

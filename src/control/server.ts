@@ -20,6 +20,9 @@ export interface ControlServerInit {
 
 const DEFAULTS = { requestTimeoutMs: CONTROL_REQUEST_TIMEOUT_MS }
 
+/** Milliseconds for a bad client to take its answer. */
+const ANSWER_TIMEOUT_MS = 1000
+
 /** Characters of one part of an address: a store path, each of its characters %-escaped. */
 const MAX_PARAM_CHARS = 4096
 
@@ -192,4 +195,7 @@ function answerBadClient(error: NodeJS.ErrnoException, socket: Socket): void {
     : new NarvikError('invalid-argument', `Cannot take the request: found "${error.message}", needed HTTP/1.1`))
   const text = JSON.stringify({ error: body })
   socket.end(`HTTP/1.1 ${status} Error\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(text)}\r\nconnection: close\r\n\r\n${text}`)
+  // Who neither reads nor closes would keep the connection, and with it one of those that there may be.
+  socket.setTimeout(ANSWER_TIMEOUT_MS, () => { socket.destroy() })
+  socket.destroySoon()
 }

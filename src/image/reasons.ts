@@ -15,6 +15,7 @@ export const REASONS = {
   'wrong-nar-hash': { meaning: 'The NAR hash of the finished tree is another one: bytes were altered on the way or on the disk.', next: '`narvik show REF` says who sent what; `narvik fetch REF` receives it anew.' },
   'wrong-metadata': { meaning: 'What is said of the image contradicts its bytes.', next: '`narvik show REF` says what; tell the host that publishes it.' },
   'not-registered': { meaning: 'The image lived in the Nix store, and Nix no longer has it.', next: 'Import it again, or fetch it: `narvik fetch REF`.' },
+  'altered-in-nix-store': { meaning: 'The image lives in the Nix store, and Nix says that it is not what is registered there.', next: '`nix-store --repair-path PATH`; then import it again, or fetch it.' },
   'too-few-signatures': { meaning: 'Its bytes are right, and too few trusted keys have signed it.', next: 'Add the key to `trust.keys` if you trust it, or fetch by NAR hash; then `narvik fetch REF`.' },
   'unproven': { meaning: 'It failed verification in a way that has no code of its own.', next: '`narvik show REF` has the evidence.' },
 } as const satisfies Record<string, { meaning: string, next: string }>
@@ -29,6 +30,7 @@ export const STAGE_REASONS: Readonly<Record<string, ReasonCode>> = {
   'nar-hash': 'wrong-nar-hash',
   'metadata': 'wrong-metadata',
   'registration': 'not-registered',
+  'nix-store': 'altered-in-nix-store',
   'signatures': 'too-few-signatures',
 }
 

@@ -12,7 +12,7 @@ export interface SignatureFinding {
 
 /** The outcome of one stage of the verify pipeline, with what it saw. */
 export interface StageResult {
-  /** `shape`, `size`, `nar-hash`, `metadata`, `signatures`, `registration` */
+  /** `shape`, `size`, `nar-hash`, `metadata`, `signatures`, `registration`, `nix-store` */
   readonly stage: string
   readonly verdict: 'pass' | 'fail' | 'skipped'
   /** One sentence for a person. */
@@ -36,15 +36,29 @@ export interface PeerShare {
   readonly peerId: string
   /** Bytes of the NAR that were taken from it. */
   readonly bytes: number
+  /** Bytes that came from it in vain, in a swarm: wrong, or here already. */
+  readonly wasted?: number
   /** What became of it: `used`, `lied` (its bytes were proven wrong), `failed` (it broke off), `discarded`. */
   readonly outcome: 'used' | 'lied' | 'failed' | 'discarded'
   readonly detail: string | null
+}
+
+/** Bytes of one image that no peer sent for its use. */
+export interface Sources {
+  /** What other images of this host had. */
+  readonly reused: readonly { readonly narHash: string, readonly bytes: number }[]
+  /** Runs of zeros, which nobody sends or writes. */
+  readonly zeros: number
+  /** What came and was of no use: wrong, or here already. */
+  readonly wasted: number
 }
 
 /** The evidence that goes with a change of state. */
 export interface Evidence {
   readonly verdict?: Verdict
   readonly peers?: readonly PeerShare[]
+  /** Where the rest came from, of an image that was received in chunks. */
+  readonly sources?: Sources
   readonly notes?: readonly string[]
   /** Code of the error that ended a try. */
   readonly error?: string

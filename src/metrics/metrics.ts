@@ -55,7 +55,7 @@ export class Metrics {
   #ofImages(): Metric[] {
     const { catalog, content, jobs } = this.#observed
     return [
-      gauge('narvik_images', 'Images in each state.', () => STATES.map(state => ({ labels: { state }, value: catalog.list({ state }).length }))),
+      gauge('narvik_images', 'Images in each state.', () => STATES.map(state => ({ labels: { state }, value: catalog.count(state) }))),
       gauge('narvik_quarantine_bytes', 'Bytes of the NARs of images that are in quarantine: being received, judged, or rejected.', () => plain(quarantined(catalog))),
       counter('narvik_transitions_total', 'Changes of state, by what happened.', this.#transitions),
       counter('narvik_verify_outcomes_total', 'Verdicts of the verify pipeline; the reason of a failure is a code of docs/REASONS.md.', this.#outcomes),

@@ -8,7 +8,7 @@ import { parsePathInfo, type NixPathInfo } from './path-info.ts'
 import { quote } from './quote.ts'
 import { Slots } from './slots.ts'
 import { locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
-import { stampOf } from './store-stamp.ts'
+import { databaseIn, stampOf } from './store-stamp.ts'
 import { isStoreName, parseStorePath, tryParseStorePath } from './store-path.ts'
 import { hasJsonFormat, isSupported, parseNixVersion, type NixFlavour, type NixVersion } from './version.ts'
 import type { Logger } from '../log.ts'
@@ -82,6 +82,12 @@ export class NixCommand {
   /** The directory that this store's paths are written with, for instance `/nix/store`. */
   get storeDir(): string {
     return this.#location.storeDir
+  }
+
+  /** The file of the database of a store on this machine; null for one that only Nix can reach. */
+  get database(): string | null {
+    const { stateDir } = this.#location
+    return stateDir === null ? null : databaseIn(stateDir)
   }
 
   /** Whether there is a Nix that Narvik can use, and which; asks anew each time. */

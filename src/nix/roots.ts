@@ -25,7 +25,7 @@ export async function addRoots(nix: Pick<NixCommand, 'storeDir' | 'startStoreDae
   for (const { path } of roots) parseStorePath(path, nix.storeDir)
   if (roots.length === 0) return failures
   try {
-    await StoreWriter.use(nix, writer => register(nix, writer, roots, failures), { signal, protects: true })
+    await StoreWriter.use(nix, writer => registerRoots(nix, writer, roots, failures), { signal, protects: true })
   } catch (error) {
     signal?.throwIfAborted()
     if (!(error instanceof NarvikError)) throw error
@@ -34,7 +34,8 @@ export async function addRoots(nix: Pick<NixCommand, 'storeDir' | 'startStoreDae
   return failures
 }
 
-async function register(nix: Pick<NixCommand, 'hasRoot'>, writer: StoreWriter, roots: readonly Root[], failures: Map<string, NarvikError>): Promise<void> {
+/** As `addRoots`, over a connection that is open. */
+export async function registerRoots(nix: Pick<NixCommand, 'hasRoot'>, writer: StoreWriter, roots: readonly Root[], failures: Map<string, NarvikError>): Promise<void> {
   // First kept, then asked for: what is valid can't be collected in between.
   for (const { path } of roots) await writer.keep(path)
   const valid = await writer.validPaths(roots.map(({ path }) => path))

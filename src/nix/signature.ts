@@ -110,6 +110,11 @@ export function signFingerprint(fingerprint: string, { name, key }: SecretKey): 
   return `${name}:${sign(null, Buffer.from(fingerprint), key).toString('base64')}`
 }
 
+/** 64 bytes of Ed25519 over any message; it should begin with what it is for, so that it can stand for nothing else. */
+export function signBytes(message: Uint8Array, { key }: SecretKey): Uint8Array {
+  return Uint8Array.from(sign(null, message, key))
+}
+
 /**
  * What each signature is worth: `good` where one of the keys made it; `bad` where a key of its name did not; `unknown`
  * where no key has its name; `malformed` where it is no signature. Several keys may share a name, as during a rotation.

@@ -12,7 +12,7 @@ import type { StoreLocation } from './store-location.ts'
  */
 export function stampOf({ directory, stateDir }: StoreLocation, baseName: string, now = Date.now()): string | null {
   if (directory === null || stateDir === null) return null
-  const database = join(stateDir, 'db/db.sqlite')
+  const database = databaseIn(stateDir)
   try {
     const path = lstatSync(join(directory, baseName), { bigint: true })
     const files = [lstatSync(database, { bigint: true }), lookAt(`${database}-wal`)]
@@ -22,6 +22,15 @@ export function stampOf({ directory, stateDir }: StoreLocation, baseName: string
     if (systemCode(error) === undefined) throw error
     return null
   }
+}
+
+export function databaseIn(stateDir: string): string {
+  return join(stateDir, 'db/db.sqlite')
+}
+
+/** Whether the path itself was the same file when two stamps were taken, whatever else has changed in its store. */
+export function isSameFile(stamp: string, other: string): boolean {
+  return stamp.slice(0, stamp.indexOf(' ')) === other.slice(0, other.indexOf(' '))
 }
 
 /** A log that is empty is as good as none: one is there while any program has the database open. */

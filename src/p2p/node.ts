@@ -4,7 +4,7 @@ import { messageOf, NarvikError } from '../errors.ts'
 import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
-import { type Ban, Bans, type BanStore } from './bans.ts'
+import { type Ban, Bans } from './bans.ts'
 import { Books, type ProtocolTotals } from './books.ts'
 import { chunksHandler } from './chunks/handler.ts'
 import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
@@ -12,7 +12,7 @@ import { Turns } from './chunks/turns.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
 import { insideOf, limitDht } from './dht-inside.ts'
-import { checkListen, type FleetKeys, NO_FLEET } from './fleet.ts'
+import { checkListen, NO_FLEET } from './fleet.ts'
 import { Gate, type PeerLists } from './gate.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
@@ -21,7 +21,9 @@ import { metaHandler } from './meta/handler.ts'
 import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
+import { DhtNames, NameBook, type NameDirectory } from './names.ts'
 import { Neighbours } from './neighbours.ts'
+import type { NodeComponents, NodeInit } from './node-init.ts'
 import { PeerLimits } from './peer-limits.ts'
 import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
 import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
@@ -33,45 +35,8 @@ import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
 import { createStack, privateKeyOf, type Stack } from './stack.ts'
 
+export type { NodeComponents, NodeInit } from './node-init.ts'
 export type { PeerInfo } from './peer-info.ts'
-
-export interface NodeComponents {
-  readonly logger: Logger
-  readonly source: ImageSource
-  /** Where absent, no closures are served. */
-  readonly closures?: ClosureSource | undefined
-  /** Where absent, bans end with the node. */
-  readonly banStore?: BanStore | undefined
-  readonly limits?: PeerLimits | undefined
-  /** Where absent, no chunks are served. */
-  readonly chunks?: ChunkSource | undefined
-  /** Milliseconds since 1970. */
-  readonly now?: (() => number) | undefined
-}
-
-export interface NodeInit {
-  /** The host's key as `loadIdentity` gives it; without one a new key is used and not kept. */
-  readonly identity?: Uint8Array | undefined
-  /** Multiaddrs; without a fleet key only those of loopback are allowed. */
-  readonly listen: readonly string[]
-  /** Multiaddrs of peers to find the others through, with or without `/p2p/<peer id>` at their end. */
-  readonly bootstrap?: readonly string[] | undefined
-  /** Whether to find peers on the same network by mDNS; never done where only loopback is listened on. */
-  readonly mdns?: boolean | undefined
-  /** The keys that the hosts of the fleet share; nobody else gets past the handshake. Whether there are any is settled for the life of the node. */
-  readonly fleet?: FleetKeys | undefined
-  /** The peers to have to do with. */
-  readonly peers?: PeerLists | undefined
-  /** Allows listening beyond loopback without a fleet key. */
-  readonly allowOpen?: boolean | undefined
-  /** What peers are told of this program. */
-  readonly agent?: string | undefined
-  readonly stallMs?: number | undefined
-  readonly redialMinMs?: number | undefined
-  readonly redialMaxMs?: number | undefined
-  readonly probeIntervalMs?: number | undefined
-  readonly probeTimeoutMs?: number | undefined
-}
 
 /** Those that this host serves besides libp2p's own. */
 const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL, CHUNKS_PROTOCOL]
@@ -88,7 +53,8 @@ export async function createNode({ logger, source, closures, chunks, banStore, l
   const bans = new Bans({ store: banStore, now })
   const gate = new Gate(bans, init.peers)
   const book = new RecordBook({ now })
-  const stack = await createStack({ gater: gate.gater, book, logger }, {
+  const nameBook = new NameBook({ now })
+  const stack = await createStack({ gater: gate.gater, book, names: nameBook, logger }, {
     privateKey, listen: init.listen, mdns: init.mdns ?? false, fleet, agent: init.agent ?? 'narvik',
   })
   const isBanned = (peerId: string): boolean => gate.refuses(peerId)
@@ -100,14 +66,16 @@ export async function createNode({ logger, source, closures, chunks, banStore, l
     dht, routingTable, peerId, privateKey, book, logger, isBanned,
     remember: provider => rememberPeer(stack, provider),
   }, { now })
+  const names = new DhtNames({ dht, table: routingTable, book: nameBook, logger }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
+  return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
 }
 
 interface Parts {
   readonly stack: Stack
   readonly router: DhtRouter
+  readonly names: DhtNames
   readonly neighbours: Neighbours
   readonly mesh: Mesh
   readonly sweep: RecordSweep<unknown>
@@ -160,13 +128,17 @@ export class P2pNode implements StreamOpener {
     return this.#parts.router
   }
 
+  get names(): NameDirectory {
+    return this.#parts.names
+  }
+
   /** Peers that this host's DHT knows to answer. */
   get routingPeers(): number {
     return insideOf(this.#parts.stack.services.dht).routingTable.size
   }
 
   async start(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
+    const { stack, router, names, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
     const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
@@ -183,6 +155,7 @@ export class P2pNode implements StreamOpener {
     })
     stack.addEventListener('connection:open', ({ detail }) => { this.#onConnection(detail) })
     router.start()
+    names.start()
     neighbours.start()
     this.#liveness.start()
     sweep.start()
@@ -197,7 +170,7 @@ export class P2pNode implements StreamOpener {
 
   /** Ends open transfers with `interrupted`, and then the connections. */
   async stop(): Promise<void> {
-    const { stack, router, neighbours, mesh, sweep } = this.#parts
+    const { stack, router, names, neighbours, mesh, sweep } = this.#parts
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot go on with the transfer: found the daemon stopping, needed it running'))
     clearInterval(this.#turnsTimer)
     mesh.stop()
@@ -206,7 +179,7 @@ export class P2pNode implements StreamOpener {
     sweep.stop()
     await stack.unhandle([...PROTOCOLS])
     const served = Promise.allSettled(this.#serving)
-    await Promise.race([Promise.all([served, router.stop()]), delay(STOP_TIMEOUT_MS)])
+    await Promise.race([Promise.all([served, router.stop(), names.stop()]), delay(STOP_TIMEOUT_MS)])
     await stack.stop()
   }
 

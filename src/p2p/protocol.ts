@@ -8,10 +8,19 @@ import type { Pace } from './pace.ts'
 /** Why a peer did not answer with what was asked for; none of them is the peer's fault. */
 export type Refusal = 'not-found' | 'busy' | 'refused'
 
+/** What peers are told of an image. */
+export interface ImageDescription {
+  /** Whether this host has proven it; otherwise it passes on what it was told. */
+  readonly verified: boolean
+  readonly metadata: ImageMetadata
+  /** No bytes where there is none. */
+  readonly manifest: Uint8Array
+}
+
 /** Where the bytes that peers ask for come from. */
 export interface ImageSource {
-  /** What is known of a verified image; undefined where this host has none. The manifest has no bytes where there is none. */
-  describe(narHash: NarHash): Promise<{ metadata: ImageMetadata, manifest: Uint8Array } | undefined>
+  /** What is known of an image that is verified, or being received in chunks; undefined where this host has none. */
+  describe(narHash: NarHash): Promise<ImageDescription | undefined>
   /**
    * `length` bytes of the image's NAR from `offset`, in buffers that are used for nothing else afterwards. The first step
    * rejects with `not-found` where this host has no such verified image and with `invalid-argument` where the range is not

@@ -4,47 +4,56 @@ import type { NarHash } from '../image/nar-hash.ts'
 import { CLOCK_SKEW_MS, MAX_KNOWN_RECORDS } from '../limits.ts'
 import { type ImageRecord, recordKey, verifyRecord } from './record.ts'
 
-interface Entry {
-  readonly record: ImageRecord
+/** What every signed record has. */
+interface Sequenced {
+  readonly seq: number
+  /** Milliseconds since 1970. */
+  readonly expires: number
+}
+
+interface Entry<Record> {
+  readonly record: Record
   readonly value: Uint8Array
+}
+
+export interface RecordBookInit {
+  readonly now?: (() => number) | undefined
+  readonly maxRecords?: number
 }
 
 /**
  * The newest proven record of each key. The DHT itself lets any valid record overwrite a newer one, so a copy of an old
  * announcement could undo a withdrawal: an older record than one that was seen is refused here.
  */
-export class RecordBook {
-  readonly #now: () => number
+export class SequencedBook<Record extends Sequenced> {
+  protected readonly now: () => number
+  readonly #verify: (key: Uint8Array, value: Uint8Array, now: number) => Promise<Record>
   readonly #max: number
-  readonly #entries = new Map<string, Entry>()
+  readonly #entries = new Map<string, Entry<Record>>()
 
-  constructor({ now = Date.now, maxRecords = MAX_KNOWN_RECORDS }: { now?: (() => number) | undefined, maxRecords?: number } = {}) {
-    this.#now = now
+  /** `verify` answers with the record in `value`, once it is proven to be its key's owner's and of this time, and rejects otherwise. */
+  constructor(verify: (key: Uint8Array, value: Uint8Array, now: number) => Promise<Record>, { now = Date.now, maxRecords = MAX_KNOWN_RECORDS }: RecordBookInit = {}) {
+    this.now = now
+    this.#verify = verify
     this.#max = maxRecords
   }
 
   /**
    * Checks a record and remembers it.
-   * @throws NarvikError `refused`: see `verifyRecord`; also where a newer record, or another with the same number, was seen.
+   * @throws NarvikError `refused`: see `verify`; also where a newer record, or another with the same number, was seen.
    */
-  async accept(key: Uint8Array, value: Uint8Array): Promise<ImageRecord> {
+  async accept(key: Uint8Array, value: Uint8Array): Promise<Record> {
     const id = Buffer.from(key).toString('latin1')
     const known = this.#entries.get(id)
     // The same bytes come back many times; only their age can have changed, and that is looked at when they are used.
-    if (known !== undefined && Buffer.compare(known.value, value) === 0 && known.record.expires > this.#now()) return known.record
-    const { record } = await verifyRecord(key, value, this.#now())
+    if (known !== undefined && Buffer.compare(known.value, value) === 0 && known.record.expires > this.now()) return known.record
+    const record = await this.#verify(key, value, this.now())
     const newest = this.#entries.get(id)
     if (newest !== undefined && newest.record.seq >= record.seq && Buffer.compare(newest.value, value) !== 0) {
-      throw new NarvikError('refused', `Cannot accept an image record: found sequence number ${record.seq}, needed one above ${newest.record.seq}`)
+      throw new NarvikError('refused', `Cannot accept a record: found sequence number ${record.seq}, needed one above ${newest.record.seq}`)
     }
     this.#keep(id, { record, value: Uint8Array.from(value) })
     return record
-  }
-
-  /** The newest record that was seen and has not expired. */
-  newest(peerId: string, narHash: NarHash): ImageRecord | undefined {
-    const entry = this.#entries.get(Buffer.from(recordKey(peerId, narHash)).toString('latin1'))
-    return entry !== undefined && entry.record.expires > this.#now() ? entry.record : undefined
   }
 
   /** For the DHT: accepts or throws. */
@@ -54,25 +63,40 @@ export class RecordBook {
 
   /** For the DHT: the index of the newest of records that were accepted before. */
   readonly select: SelectFn = async (key, values) => {
-    const seqs = await Promise.all(values.map(async value => {
-      const { record } = await verifyRecord(key, value, this.#now())
-      return record.seq
-    }))
+    const seqs = await Promise.all(values.map(async value => (await this.#verify(key, value, this.now())).seq))
     return seqs.indexOf(Math.max(...seqs))
   }
 
-  #keep(id: string, entry: Entry): void {
+  /** The newest record of a key that was seen and has not expired, with its bytes. */
+  protected live(key: Uint8Array): Entry<Record> | undefined {
+    const entry = this.#entries.get(Buffer.from(key).toString('latin1'))
+    return entry !== undefined && entry.record.expires > this.now() ? entry : undefined
+  }
+
+  #keep(id: string, entry: Entry<Record>): void {
     this.#entries.delete(id)
     if (this.#entries.size >= this.#max) this.#dropExpired()
-    if (this.#entries.size >= this.#max) throw new NarvikError('refused', `Cannot accept an image record: found ${this.#max} live ones, needed fewer`)
+    if (this.#entries.size >= this.#max) throw new NarvikError('refused', `Cannot accept a record: found ${this.#max} live ones, needed fewer`)
     this.#entries.set(id, entry)
   }
 
   #dropExpired(): void {
     // Until then an older record may still be offered.
-    const past = this.#now() - CLOCK_SKEW_MS
+    const past = this.now() - CLOCK_SKEW_MS
     for (const [id, { record }] of this.#entries) {
       if (record.expires <= past) this.#entries.delete(id)
     }
+  }
+}
+
+/** The image records. */
+export class RecordBook extends SequencedBook<ImageRecord> {
+  constructor(init: RecordBookInit = {}) {
+    super(async (key, value, now) => (await verifyRecord(key, value, now)).record, init)
+  }
+
+  /** The newest record that was seen and has not expired. */
+  newest(peerId: string, narHash: NarHash): ImageRecord | undefined {
+    return this.live(recordKey(peerId, narHash))?.record
   }
 }

@@ -10,11 +10,13 @@ import { createLibp2p } from 'libp2p'
 import {
   DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 } from '../limits.ts'
+import { NAME_NAMESPACE } from '../image/name-record.ts'
 import type { Logger } from '../log.ts'
 import { type FleetKeys, isLoopback } from './fleet.ts'
 import { fleetNoise, openNoise } from './fleet-noise.ts'
 import { libp2pLogger } from './libp2p-log.ts'
 import { RECORD_NAMESPACE } from './record.ts'
+import type { NameBook } from './names.ts'
 import type { RecordBook } from './record-book.ts'
 import { fleetTls } from './tls/encrypter.ts'
 
@@ -45,7 +47,7 @@ export const muxer = yamux({ maxInboundStreams: MAX_MUXED_STREAMS, maxOutboundSt
 
 /** libp2p as this fleet uses it; not started. */
 export async function createStack(
-  { gater, book, logger }: { gater: ConnectionGater, book: RecordBook, logger: Logger },
+  { gater, book, names, logger }: { gater: ConnectionGater, book: RecordBook, names: NameBook, logger: Logger },
   { privateKey, listen, mdns: wantsMdns, fleet, agent }: StackInit,
 ): Promise<Stack> {
   // Who only listens on loopback has nothing to tell a network, and must not speak to it.
@@ -71,12 +73,12 @@ export async function createStack(
       identify: identify(),
       identifyPush: identifyPush(),
       ping: ping(),
-      dht: dht(book),
+      dht: dht(book, names),
     },
   })
 }
 
-function dht(book: RecordBook): ReturnType<typeof kadDHT> {
+function dht(book: RecordBook, names: NameBook): ReturnType<typeof kadDHT> {
   return kadDHT({
     protocol: KAD_PROTOCOL,
     // Left to itself the DHT waits for a public address, and forgets private ones.
@@ -85,9 +87,9 @@ function dht(book: RecordBook): ReturnType<typeof kadDHT> {
     allowQueryWithZeroPeers: true,
     initialQuerySelfInterval: 100,
     querySelfInterval: 60_000,
-    // The second namespace is the DHT's own, for public keys, which nobody here needs.
-    validators: { [RECORD_NAMESPACE]: book.validate, pk: () => { throw new Error('public keys are not kept') } },
-    selectors: { [RECORD_NAMESPACE]: book.select },
+    // The last namespace is the DHT's own, for public keys, which nobody here needs.
+    validators: { [RECORD_NAMESPACE]: book.validate, [NAME_NAMESPACE]: names.validate, pk: () => { throw new Error('public keys are not kept') } },
+    selectors: { [RECORD_NAMESPACE]: book.select, [NAME_NAMESPACE]: names.select },
     networkDialTimeout: { minTimeout: 1000, maxTimeout: 5000 },
     // The router renews its own announcements; this only lets those of others run out.
     reprovide: { validity: RECORD_LIFETIME_MS, threshold: 1, interval: 60_000 },

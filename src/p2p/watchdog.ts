@@ -18,7 +18,7 @@ export class Watchdog {
   readonly #stallMs: number
   readonly #outer: AbortSignal | undefined
   readonly #controller = new AbortController()
-  readonly #onAbort = (): void => { this.#giveUp(this.#outer?.reason) }
+  readonly #onAbort = (): void => { this.giveUp(this.#outer?.reason) }
   readonly #onClose = (): void => { this.#controller.abort(new Error('the stream was closed')) }
 
   constructor(stream: Stream, { signal, stallMs = STREAM_STALL_MS }: WatchdogInit) {
@@ -41,7 +41,7 @@ export class Watchdog {
   /** Waits for `step`; where it takes too long the stream is aborted, which makes the step fail. `what` completes `found no …`. */
   async wait<T>(step: Promise<T>, what: string, timeoutMs = this.#stallMs): Promise<T> {
     const timer = setTimeout(() => {
-      this.#giveUp(new NarvikError('peer-failed', `Cannot go on with the peer: found no ${what} for ${timeoutMs} ms, needed some`))
+      this.giveUp(new NarvikError('peer-failed', `Cannot go on with the peer: found no ${what} for ${timeoutMs} ms, needed some`))
     }, timeoutMs)
     timer.unref()
     try {
@@ -59,7 +59,8 @@ export class Watchdog {
     this.#stream.removeEventListener('close', this.#onClose)
   }
 
-  #giveUp(reason: unknown): void {
+  /** Ends the stream, for a reason that each step that waits is told. */
+  giveUp(reason: unknown): void {
     if (this.reason !== undefined) return
     this.reason = reason
     this.#stream.abort(reason instanceof Error ? reason : new Error(String(reason)))

@@ -12,6 +12,7 @@ import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Reg
 import { Keeping } from './keeping.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
+import { PublishedNames } from './published-names.ts'
 import { putLists, register, registrationsOf } from './registrations.ts'
 import { toImageRow, toJournalEntry } from './rows.ts'
 import { prepareStatements, type Statements } from './statements.ts'
@@ -82,6 +83,8 @@ export class Catalog {
   readonly closures: WantedClosures
   /** The peers that are kept away, and were not long ago. */
   readonly bans: KeptBans
+  /** The published names that were seen. */
+  readonly names: PublishedNames
   readonly #database: Database
   readonly #sql: Statements
   readonly #now: () => Date
@@ -96,6 +99,7 @@ export class Catalog {
     this.keeping = new Keeping(database, now)
     this.closures = new WantedClosures(database)
     this.bans = new KeptBans(database)
+    this.names = new PublishedNames(database)
     this.#now = now
   }
 
@@ -141,6 +145,11 @@ export class Catalog {
    */
   together<Result>(action: string, changes: () => Result): Result {
     return this.#write(action, changes)
+  }
+
+  /** Images in a state, without reading them. */
+  count(state: ImageState): number {
+    return run('count the images', () => this.#sql.counts.all()).find(counted => counted.state === state)?.images ?? 0
   }
 
   /**
@@ -255,29 +264,21 @@ export class Catalog {
 
   /** Puts down under which policy the image is asked for now. */
   setAskedBy(narHash: NarHash, askedBy: RefKind): ImageRow {
-    return this.#write(`note how ${narHash.toSri()} is asked for`, () => {
-      this.#require(narHash, 'note')
-      this.#sql.setAskedBy.run({ narHash: narHash.bytes, askedBy })
-      return this.#require(narHash, 'note')
-    })
+    return this.#set(narHash, `note how ${narHash.toSri()} is asked for`, () => this.#sql.setAskedBy.run({ narHash: narHash.bytes, askedBy }))
   }
 
   /** Puts down whether the image is served to nobody. */
   setPrivate(narHash: NarHash, isPrivate: boolean): ImageRow {
-    return this.#write(`make private ${narHash.toSri()}`, () => {
-      this.#require(narHash, 'make private')
-      this.#sql.setPrivate.run({ narHash: narHash.bytes, isPrivate: Number(isPrivate) })
-      return this.#require(narHash, 'make private')
-    })
+    return this.#set(narHash, `make private ${narHash.toSri()}`, () => this.#sql.setPrivate.run({ narHash: narHash.bytes, isPrivate: Number(isPrivate) }))
+  }
+
+  setNote(narHash: NarHash, note: string | null): ImageRow {
+    return this.#set(narHash, `note something of ${narHash.toSri()}`, () => this.#sql.setNote.run({ narHash: narHash.bytes, note }))
   }
 
   /** Puts down that the holder of a public key (hex) has published a name for the image. */
   setPublisher(narHash: NarHash, publisher: string): ImageRow {
-    return this.#write(`note who published ${narHash.toSri()}`, () => {
-      this.#require(narHash, 'note')
-      this.#sql.setPublisher.run({ narHash: narHash.bytes, publisher })
-      return this.#require(narHash, 'note')
-    })
+    return this.#set(narHash, `note who published ${narHash.toSri()}`, () => this.#sql.setPublisher.run({ narHash: narHash.bytes, publisher }))
   }
 
   /** Gives an image a name, which another one may have had until now. */
@@ -291,11 +292,7 @@ export class Catalog {
 
   /** Puts down that a verified image was proven again while its tree was as new as this. */
   setNewestChange(narHash: NarHash, newestChange: number | null): ImageRow {
-    return this.#write(`note the state of ${narHash.toSri()}`, () => {
-      this.#require(narHash, 'note')
-      this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange })
-      return this.#require(narHash, 'note')
-    })
+    return this.#set(narHash, `note the state of ${narHash.toSri()}`, () => this.#sql.setNewestChange.run({ narHash: narHash.bytes, newestChange }))
   }
 
   /** Puts down the manifest of an image that has none, as it was measured while it was proven. */
@@ -311,11 +308,7 @@ export class Catalog {
 
   /** Puts down who vouches for the store path, when the keys that this host trusts have changed. */
   setVouchedBy(narHash: NarHash, vouchedBy: Voucher | null): ImageRow {
-    return this.#write(`note who vouches for ${narHash.toSri()}`, () => {
-      this.#require(narHash, 'note')
-      this.#sql.setVouchedBy.run({ narHash: narHash.bytes, vouchedBy })
-      return this.#require(narHash, 'note')
-    })
+    return this.#set(narHash, `note who vouches for ${narHash.toSri()}`, () => this.#sql.setVouchedBy.run({ narHash: narHash.bytes, vouchedBy }))
   }
 
   /** The encoded manifest, as it was given to `describe`. */
@@ -337,6 +330,15 @@ export class Catalog {
       const row = this.#require(narHash, 'remove')
       this.#append(narHash, { event: 'remove', from: row.state, to: null, details: { reason } })
       this.#sql.remove.run(narHash.bytes)
+    })
+  }
+
+  /** Changes what is known besides the state. */
+  #set(narHash: NarHash, action: string, change: () => unknown): ImageRow {
+    return this.#write(action, () => {
+      this.#require(narHash, 'note something of')
+      change()
+      return this.#require(narHash, 'note something of')
     })
   }
 

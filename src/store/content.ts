@@ -1,11 +1,12 @@
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
-import { lstat, mkdir, open, readdir, rename, rmdir, statfs, symlink, unlink } from 'node:fs/promises'
+import { lstat, mkdir, readdir, rename, rmdir, statfs, symlink, unlink } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { fromSystemError, NarvikError, systemCode } from '../errors.ts'
+import type { ChunkRun } from '../image/chunk-set.ts'
 import { imageName } from '../image/metadata.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import { removeTree } from '../nar/remove.ts'
+import { Arrivals } from './arrivals.ts'
 import { prepareDirectories, prepareRoot } from './data-directory.ts'
 import type { Directories } from './data-directory.ts'
 import { isAbsence, kindOf, renameDurably, syncDirectory } from './durable.ts'
@@ -13,6 +14,7 @@ import type { ImageRow } from './image-row.ts'
 import { takeInventory } from './inventory.ts'
 import type { Inventory } from './inventory.ts'
 import { DirectoryLock } from './lock.ts'
+import { openRoot, sealRoot } from './root-mode.ts'
 import { RootLinks } from './root-links.ts'
 import { readProgressFile, writeProgressFile } from './progress.ts'
 import type { Progress } from './progress.ts'
@@ -132,6 +134,24 @@ export class Content {
   /** Only to be called when the bytes that it speaks of are durable themselves. */
   async writeProgress(narHash: NarHash, progress: Progress): Promise<void> {
     await writeProgressFile(this.#progress(narHash), progress)
+  }
+
+  /** The record of the chunks that come between two writings of the progress; to be closed. */
+  openArrivals(narHash: NarHash): Arrivals {
+    try {
+      return Arrivals.open(this.#arrivals(narHash))
+    } catch (error) {
+      throw fromSystemError(error, `open ${this.#arrivals(narHash)}`)
+    }
+  }
+
+  /** What came since the progress was written, as far as it is on disk: to be checked before it is believed. */
+  readArrivals(narHash: NarHash): ChunkRun[] {
+    try {
+      return Arrivals.read(this.#arrivals(narHash))
+    } catch (error) {
+      throw fromSystemError(error, `read ${this.#arrivals(narHash)}`)
+    }
   }
 
   /**
@@ -295,9 +315,12 @@ export class Content {
     return await attempt(`list ${this.dataDir}`, () => takeInventory(this.#directories))
   }
 
-
   #progress(narHash: NarHash): string {
     return join(this.quarantine(narHash), 'progress.json')
+  }
+
+  #arrivals(narHash: NarHash): string {
+    return join(this.quarantine(narHash), 'arrivals')
   }
 
   #temporary(prefix: 'stage' | 'trash'): string {
@@ -316,29 +339,6 @@ export class Content {
     await openRoot(path)
     await renameDurably(path, trash)
     await removeTree(trash)
-  }
-}
-
-/** A directory that is moved into another one must be writable, because its entry `..` changes. */
-async function openRoot(path: string): Promise<void> {
-  await changeRootMode(path, mode => mode | 0o700)
-}
-
-async function sealRoot(path: string): Promise<void> {
-  await changeRootMode(path, () => 0o555)
-}
-
-async function changeRootMode(path: string, change: (mode: number) => number): Promise<void> {
-  if (await kindOf(path) !== 'directory') return
-  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
-  try {
-    const { mode } = await handle.stat()
-    const [present, wanted] = [mode & 0o777, change(mode & 0o777)]
-    if (present === wanted) return
-    await handle.chmod(wanted)
-    await handle.sync()
-  } finally {
-    await handle.close()
   }
 }
 

@@ -38,7 +38,6 @@ export class KnownPaths {
   readonly #now: () => Date
   readonly #get: Statement<[string], Stored>
   readonly #put: Statement<[object]>
-  readonly #forget: Statement<[string]>
   readonly #forgetOldest: Statement<[object]>
 
   constructor(database: Database, now: () => Date) {
@@ -48,7 +47,6 @@ export class KnownPaths {
     this.#put = database.prepare(`
       INSERT OR REPLACE INTO known_paths (path, stamp, nar_hash, nar_size, registration_time, facts, asked_at)
       VALUES (@path, @stamp, @narHash, @narSize, @registrationTime, @facts, @at)`)
-    this.#forget = database.prepare('DELETE FROM known_paths WHERE path = ?')
     this.#forgetOldest = database.prepare(`
       DELETE FROM known_paths WHERE path IN (
         SELECT path FROM known_paths ORDER BY asked_at, path LIMIT max(0, (SELECT count(*) FROM known_paths) - @most))`)
@@ -76,14 +74,6 @@ export class KnownPaths {
       }).immediate()
     } catch (error) {
       throw fromSqliteError(error, 'remember what Nix said')
-    }
-  }
-
-  forget(path: string): void {
-    try {
-      this.#forget.run(path)
-    } catch (error) {
-      throw fromSqliteError(error, `forget ${path}`)
     }
   }
 }

@@ -16,12 +16,14 @@ export interface Statements {
   readonly register: Statement<[object]>
   readonly byState: Statement<[string], StoredImage>
   readonly all: Statement<[], StoredImage>
+  readonly counts: Statement<[], { readonly state: string, readonly images: number }>
   readonly insert: Statement<[object]>
   readonly describe: Statement<[object]>
   readonly setName: Statement<[object]>
   readonly setState: Statement<[object]>
   readonly setAskedBy: Statement<[object]>
   readonly setPrivate: Statement<[object]>
+  readonly setNote: Statement<[object]>
   readonly setPublisher: Statement<[object]>
   readonly setVouchedBy: Statement<[object]>
   readonly setManifestDigest: Statement<[object]>
@@ -56,6 +58,7 @@ export function prepareStatements(database: Database): Statements {
     dropOtherPath: database.prepare('DELETE FROM other_store_paths WHERE nar_hash = @narHash AND store_path = @storePath'),
     register: database.prepare('UPDATE images SET store_path = @storePath, deriver = @deriver, ca = @ca, vouched_by = @vouchedBy WHERE nar_hash = @narHash'),
     byState: database.prepare(`${SELECT_IMAGES} WHERE state = ? ORDER BY created_at, nar_hash`),
+    counts: database.prepare('SELECT state, count(*) AS images FROM images GROUP BY state'),
     all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
     insert: database.prepare(`
       INSERT INTO images (nar_hash, name, state, source, place, asked_by, reason, note, created_at, used_at)
@@ -69,6 +72,7 @@ export function prepareStatements(database: Database): Statements {
       UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt,
         proven_at = @verifiedAt, used_at = coalesce(@verifiedAt, used_at), disk_bytes = NULL
       WHERE nar_hash = @narHash`),
+    setNote: database.prepare('UPDATE images SET note = @note WHERE nar_hash = @narHash'),
     setPrivate: database.prepare('UPDATE images SET private = @isPrivate WHERE nar_hash = @narHash'),
     setPublisher: database.prepare('UPDATE images SET publisher = @publisher WHERE nar_hash = @narHash'),
     setAskedBy: database.prepare('UPDATE images SET asked_by = @askedBy WHERE nar_hash = @narHash'),

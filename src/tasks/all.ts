@@ -1,18 +1,19 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
+import { explainImage } from './explain-image.ts'
 import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
 import { cancelFetch } from './cancel-fetch.ts'
 import { collectGarbage, type CollectGarbageRequest } from './collect-garbage.ts'
-import { fetchClosure } from './fetch-closure.ts'
-import { fetchImage, type FetchRequest } from './fetch-image.ts'
+import { fetchAndInstall, type FetchAndInstallRequest } from './fetch-and-install.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
 import { liftBan } from './lift-ban.ts'
 import { makePrivate } from './make-private.ts'
 import { pinImage } from './pin-image.ts'
-import { presentBan, presentDetails, presentImage, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentName, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { publishName } from './published-names.ts'
 import { describeQueue, moveInQueue } from './queue.ts'
 import { repairImages } from './repair-image.ts'
 import { requireImage } from './refs.ts'
@@ -39,7 +40,7 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
   const { catalog, jobs, node } = context
   return {
     importImage: async (request: ImportRequest & Whole) => presentImage(context, await (request.closure === true ? importClosure : importImage)(context, request)),
-    fetchImage: async (request: FetchRequest & Whole) => presentImage(context, await (request.closure === true ? fetchClosure : fetchImage)(context, request)),
+    fetchImage: async (request: FetchAndInstallRequest) => presentImage(context, await fetchAndInstall(context, request)),
     verifyImages: async (request: VerifyRequest & { readonly repair?: boolean | undefined }) => ({ results: (await (request.repair === true ? repairImages : verifyImages)(context, request)).map(presentVerification) }),
     exportImage: async (request: ExportRequest) => ({ path: await exportImage(context, request) }),
     installImage: async (request: InstallRequest) => installImage(context, request),
@@ -52,9 +53,12 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
     collectGarbage: async (request: CollectGarbageRequest) => collectGarbage(context, request),
     usage: async ({ signal }: { readonly signal: AbortSignal }) => describeUsage(context, { signal }),
     list: () => catalog.list().map(row => presentImage(context, row)),
-    show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref)),
+    show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref), context.settings.trust.keys),
+    explain: (ref: Ref) => explainImage(context, ref),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
+    publishName: async ({ record }: { readonly record: Uint8Array }) => presentName({ record: await publishName(context, record), own: true }, context.settings.trust.keys),
+    names: () => catalog.names.list().map(kept => presentName(kept, context.settings.trust.keys)),
     bans: () => node.bans().map(presentBan),
     unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
     metrics: () => metrics.text(),

@@ -44,6 +44,15 @@ export class Announcer {
     this.#tellers--
   }
 
+  /** Announces an image that is being received: some of its chunks are here. Nothing is vouched for. */
+  announceReceiving(row: ImageRow): void {
+    const { narHash, narSize } = row
+    if (narSize === null || !this.#isShared(row)) return
+    void this.#run(`announce ${narHash.toSri()}`, async () => {
+      await this.#router.announce({ narHash, narSize, manifestDigest: null }, { signal: this.#abort.signal })
+    })
+  }
+
   /** Takes an image back that is no longer verified here. */
   withdraw(narHash: NarHash): void {
     const waiting = this.#waiting.findIndex(row => row.narHash.equals(narHash))

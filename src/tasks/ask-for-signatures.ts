@@ -21,7 +21,7 @@ interface Refused {
  */
 export async function askForSignatures(context: TaskContext, row: ImageRow, { tree, proof, voucher, signal }: Refused): Promise<Proof> {
   const { node, catalog, logger, settings } = context
-  const { narHash, name, askedBy } = row
+  const { narHash, name, askedBy, publisher } = row
   let asked = 0
   for await (const { peerId } of node.router.find(narHash, { signal })) {
     if (peerId === voucher || node.isBanned(peerId)) continue
@@ -29,7 +29,7 @@ export async function askForSignatures(context: TaskContext, row: ImageRow, { tr
     try {
       const answer = await fetchMetadata(node, peerId, narHash, { signal })
       if (answer.status !== 'ok' || proof.measured?.manifestDigest !== answer.metadata.manifestDigest) continue
-      const better = await judgeAgain(proof, { tree, trust: trustQuestion(settings.trust, answer.metadata, { askedBy, local: false }) }, { signal })
+      const better = await judgeAgain(proof, { tree, trust: trustQuestion(settings.trust, answer.metadata, { askedBy, local: false, publisher }) }, { signal })
       if (better.verdict.verdict === 'fail') continue
       catalog.describe(narHash, { ...answer.metadata, name }, proof.measured.manifest)
       return better

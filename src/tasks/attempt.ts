@@ -2,21 +2,20 @@ import { pipe } from 'it-pipe'
 import { messageOf, NarvikError } from '../errors.ts'
 import { Blake3 } from '../image/blake3.ts'
 import { decodeManifest, manifestDigest } from '../image/manifest.ts'
-import type { ImageMetadata } from '../image/metadata.ts'
 import { FILE_BUFFER_BYTES } from '../limits.ts'
-import { diskBytesOf } from '../nar/disk-usage.ts'
 import { type FollowedTree, Follower } from '../nar/follower.ts'
 import { Layout } from '../nar/layout.ts'
 import { sealTree } from '../nar/seal.ts'
 import { TreeWriter } from '../nar/tree-writer.ts'
-import { fetchMetadata } from '../p2p/meta/client.ts'
 import { fetchNar } from '../p2p/nar/client.ts'
 import type { Provider } from '../p2p/router.ts'
 import type { Claim } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
+import { claimsOf, type Introduction, prepare } from './introduction.ts'
 import type { Job } from './jobs.ts'
 import { exactly } from '../p2p/stages.ts'
 import { gather } from './gather.ts'
+import { claimRoom } from './space/claim-room.ts'
 import { guardRoom } from './space/guard-room.ts'
 import { guardPace } from './pace.ts'
 import { bytesPerPeer, readProgress, type ReceiveProgress, type Run } from './receive-progress.ts'
@@ -25,10 +24,11 @@ import { bytesPerPeer, readProgress, type ReceiveProgress, type Run } from './re
 const CHECKPOINT_BYTES = 64 * 1024 * 1024
 
 /**
- * One try at receiving an image under one manifest: which bytes are there, who sent them, and the digest of what each
+ * One try at receiving an image in one stream, as small ones are, under one manifest: which bytes are there, who sent them, and the digest of what each
  * sent, so that a wrong byte can be laid at the right door later.
  */
 export class Attempt {
+  readonly kind = 'stream'
   readonly layout: Layout
   readonly #context: TaskContext
   readonly #job: Job<unknown>
@@ -61,21 +61,10 @@ export class Attempt {
     return new Attempt(context, job, layout, state)
   }
 
-  /** Asks a provider what the image is, and starts from the first byte. */
-  static async begin(context: TaskContext, job: Job<unknown>, provider: Provider): Promise<Attempt> {
-    const { metadata, manifest } = await askMetadata(context, job, provider)
-    const { layout, digest } = checkManifest(provider, metadata, manifest)
-    await claimRoom(context, job, layout)
-    const { narHash } = job
-    context.catalog.describe(narHash, { ...metadata, name: context.catalog.get(narHash)?.name ?? null }, manifest)
-    await context.content.discard(narHash)
-    return new Attempt(context, job, layout, {
-      manifestDigest: digest,
-      voucher: provider.peerId,
-      recordBy: provider.record === undefined ? null : provider.peerId,
-      offset: 0,
-      runs: [],
-    })
+  /** Starts from the first byte, on the word of a provider. */
+  static async begin(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt> {
+    await prepare(context, job, introduction)
+    return new Attempt(context, job, introduction.layout, { ...introduction.word, offset: 0, runs: [] })
   }
 
   get runs(): readonly Run[] {
@@ -91,7 +80,7 @@ export class Attempt {
     return this.#state.offset === this.layout.narSize
   }
 
-  get voucher(): string {
+  get voucher(): string | null {
     return this.#state.voucher
   }
 
@@ -109,11 +98,8 @@ export class Attempt {
     return [...new Set(this.#state.runs.map(run => run.peerId))]
   }
 
-  /** What was said of the image, for the verify pipeline. */
   get claims(): Claim[] {
-    const said = { narHash: this.#job.narHash, narSize: this.layout.narSize, manifestDigest: this.manifestDigest }
-    const claims = [{ by: 'the manifest', ...said }, { by: `peer ${this.voucher}`, ...said }]
-    return this.#state.recordBy === null ? claims : [...claims, { by: `the DHT record of ${this.#state.recordBy}`, ...said }]
+    return claimsOf(this.#state, this.#job.narHash, this.layout.narSize)
   }
 
   /**
@@ -248,30 +234,4 @@ interface OpenRun {
   readonly peerId: string
   readonly offset: number
   readonly digest: Blake3
-}
-
-/** Until the fetch ends, nobody else gets the room that the image will take. */
-async function claimRoom({ space }: TaskContext, { narHash, signal }: Job<unknown>, { listing }: Layout): Promise<void> {
-  await space.claim(narHash.toNix32(), diskBytesOf(listing), { signal })
-}
-
-async function askMetadata({ node }: TaskContext, { narHash, signal }: Job<unknown>, { peerId }: Provider): Promise<{ metadata: ImageMetadata, manifest: Uint8Array }> {
-  const answer = await fetchMetadata(node, peerId, narHash, { signal })
-  if (answer.status === 'ok') return answer
-  throw new NarvikError('peer-failed', `Cannot ask ${peerId} for ${narHash.toSri()}: it answers ${answer.status}`)
-}
-
-/** Holds what the peer says now against its own manifest and its record in the DHT, before a file is made. */
-function checkManifest({ peerId, record }: Provider, metadata: ImageMetadata, manifest: Uint8Array): { layout: Layout, digest: string } {
-  const digest = manifestDigest(manifest)
-  const layout = Layout.describedBy(decodeManifest(manifest))
-  if (metadata.manifestDigest !== digest) throw disagreement(peerId, `its metadata names manifest ${String(metadata.manifestDigest)}`, `it sends ${digest}`)
-  if (metadata.narSize !== layout.narSize) throw disagreement(peerId, `its metadata says ${metadata.narSize} bytes`, `its manifest ${layout.narSize}`)
-  if (record !== undefined && record.manifestDigest !== digest) throw disagreement(peerId, `its DHT record names manifest ${record.manifestDigest}`, `it sends ${digest}`)
-  if (record !== undefined && record.narSize !== layout.narSize) throw disagreement(peerId, `its DHT record says ${record.narSize} bytes`, `its manifest ${layout.narSize}`)
-  return { layout, digest }
-}
-
-function disagreement(peerId: string, one: string, other: string): NarvikError {
-  return new NarvikError('invalid-manifest', `Cannot take the manifest of ${peerId}: found that ${one} and ${other}, needed them to agree`)
 }

@@ -1,4 +1,4 @@
-import { isNarvikError } from '../errors.ts'
+import { isNarvikError, NarvikError } from '../errors.ts'
 import { Blake3 } from '../image/blake3.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
@@ -7,12 +7,14 @@ import { readRange } from '../nar/read-range.ts'
 import type { Proof } from '../verify/pipeline.ts'
 import type { Attempt } from './attempt.ts'
 import type { TaskContext } from './context.ts'
+import type { Word } from './introduction.ts'
 import { bytesPerPeer, type Run } from './receive-progress.ts'
+import type { SwarmAttempt } from './swarm/attempt.ts'
 
 /** What is kept of a rejected attempt until the true bytes are known. */
 interface Suspect {
   readonly runs: readonly Run[]
-  readonly voucher: string
+  readonly voucher: string | null
   readonly manifestDigest: string
 }
 
@@ -29,6 +31,8 @@ export class Blame {
   readonly #context: TaskContext
   readonly #narHash: NarHash
   readonly #suspects: Suspect[] = []
+  /** Manifests that the NAR hash has contradicted. */
+  readonly #condemned = new Set<string>()
 
   constructor(context: TaskContext, narHash: NarHash) {
     this.#context = context
@@ -41,11 +45,44 @@ export class Blame {
   }
 
   /** Weighs one attempt by its proof; bans whoever is shown to lie and says so in the evidence. */
-  async judge(attempt: Attempt, proof: Proof): Promise<Evidence> {
+  async judge(attempt: Attempt | SwarmAttempt, proof: Proof): Promise<Evidence> {
     // Where only the policy failed it, the bytes are as good as those of an image that passed.
     const verdict = isPolicyRefusal(proof.verdict) ? 'pass' : proof.verdict.verdict
+    if (attempt.kind === 'chunks') return this.#judgeSwarm(attempt, proof, verdict)
     const notes = verdict === 'pass' ? await this.#clear(attempt) : await this.#accuse(attempt, proof)
     return { peers: this.#shares(attempt, verdict), notes }
+  }
+
+  /**
+   * Refuses a manifest that was contradicted before, and bans whoever vouches for it.
+   * @throws NarvikError `invalid-manifest`.
+   */
+  checkWord({ manifestDigest, voucher }: Word): void {
+    if (!this.#condemned.has(manifestDigest)) return
+    if (voucher !== null) this.#ban(voucher, `it vouches for manifest ${manifestDigest}, which the NAR hash contradicts`)
+    throw new NarvikError('invalid-manifest', `Cannot take manifest ${manifestDigest}: found that the NAR hash contradicts it, needed another`)
+  }
+
+  /** Each chunk had its hash as it came: where the NAR hash is another, either the manifest lied or this host damaged what it had. */
+  async #judgeSwarm(attempt: SwarmAttempt, proof: Proof, verdict: 'pass' | 'fail'): Promise<Evidence> {
+    const notes = verdict === 'pass' ? await this.#clear({ layout: attempt.layout, manifestDigest: attempt.manifestDigest, contradiction: undefined }) : await this.#accuseManifest(attempt, proof)
+    const known = attempt.shares(verdict)
+    const peers = known.map(share => this.liars.has(share.peerId) ? { ...share, outcome: 'lied' as const } : share)
+    const others = [...this.liars].filter(peerId => !known.some(share => share.peerId === peerId))
+    return { peers: [...peers, ...others.map(peerId => ({ peerId, bytes: 0, outcome: 'lied' as const, detail: null }))], sources: attempt.sources, notes }
+  }
+
+  async #accuseManifest(attempt: SwarmAttempt, { measured }: Proof): Promise<string[]> {
+    const { voucher, manifestDigest, contradiction } = attempt
+    const isOtherManifest = measured !== null && measured.narHash.equals(this.#narHash) && measured.manifestDigest !== manifestDigest
+    const wrong = contradiction === undefined && !isOtherManifest ? await attempt.recheck() : 0
+    this.isHostAtFault = wrong > 0
+    if (wrong > 0) return [`${wrong} chunks on disk are not what was received: the disk or the memory of this host is to blame`]
+    this.#condemned.add(manifestDigest)
+    if (isOtherManifest) return [this.#banVoucher(voucher, manifestDigest, measured.manifestDigest)]
+    const why = contradiction?.detail ?? `every chunk has the hash that manifest ${manifestDigest} says, and together they do not give ${this.#narHash.toSri()}`
+    if (voucher === null) return [`The manifest lied: ${why}; nobody vouched for it`]
+    return [`The manifest lied: ${why}`, this.#ban(voucher, `it vouched for manifest ${manifestDigest}`)]
   }
 
   async #accuse(attempt: Attempt, { measured }: Proof): Promise<string[]> {
@@ -56,7 +93,7 @@ export class Blame {
     const damaged = contradiction === undefined && await this.#differing(attempt, runs).then(all => all.length > 0)
     this.isHostAtFault = damaged
     if (damaged) return ['The tree on disk differs from what was received: the disk or the memory of this host is to blame']
-    const involved = new Set([voucher, ...attempt.peers, ...(contradiction === undefined ? [] : [contradiction.peerId])])
+    const involved = new Set([...voucher === null ? [] : [voucher], ...attempt.peers, ...(contradiction === undefined ? [] : [contradiction.peerId])])
     const [only] = involved
     if (involved.size === 1 && only !== undefined) {
       this.#ban(only, `its bytes do not give ${this.#narHash.toSri()}`)
@@ -67,7 +104,7 @@ export class Blame {
   }
 
   /** The tree is proven now: whoever sent something else before, lied. */
-  async #clear(attempt: Attempt): Promise<string[]> {
+  async #clear(attempt: Pick<Attempt, 'layout' | 'manifestDigest' | 'contradiction'>): Promise<string[]> {
     const notes: string[] = []
     if (attempt.contradiction !== undefined) notes.push(this.#ban(attempt.contradiction.peerId, attempt.contradiction.detail))
     for (const { runs, voucher, manifestDigest } of this.#suspects) {
@@ -90,7 +127,8 @@ export class Blame {
     return different
   }
 
-  #banVoucher(voucher: string, manifestDigest: string, trueOne: string): string {
+  #banVoucher(voucher: string | null, manifestDigest: string, trueOne: string): string {
+    if (voucher === null) return `Nobody vouched for manifest ${manifestDigest}; the true one is ${trueOne}`
     return this.#ban(voucher, `it vouched for manifest ${manifestDigest}, the true one is ${trueOne}`)
   }
 

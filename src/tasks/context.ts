@@ -8,17 +8,19 @@ import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
 import type { FetchQueue } from './fetch-queue.ts'
+import type { GuardedPaths } from './guarded-paths.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
 import type { Space } from './space/space.ts'
 import type { Uses } from './space/uses.ts'
+import type { Receiving } from './swarm/receiving.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
 export interface TaskContext {
   readonly catalog: Catalog
   readonly content: Content
   readonly node: FleetNode
-  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon'>
+  readonly nix: Pick<NixCommand, 'storeDir' | 'probe' | 'pathInfo' | 'canWriteStore' | 'addPath' | 'hasRoot' | 'closureInfo' | 'startStoreDaemon' | 'verify'>
   readonly pathInfos: Pick<PathInfos, 'get'>
   readonly jobs: Jobs
   /** The fetches of closures: one job for the image that a closure is of, beside those for each of its paths. */
@@ -27,6 +29,7 @@ export interface TaskContext {
   readonly uses: Uses
   readonly queue: FetchQueue
   readonly space: Pick<Space, 'claim' | 'release' | 'check' | 'isLow' | 'untilRoom' | 'collect' | 'ownBytes' | 'paused' | 'settings'>
+  readonly receiving: Receiving
   readonly logger: Logger
   readonly settings: TaskSettings
 }
@@ -39,16 +42,20 @@ export interface TrustSettings {
 }
 
 /** What the tasks use of the network. */
-export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'ban' | 'bans' | 'unban' | 'isBanned'>
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'names' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'ban' | 'bans' | 'unban' | 'isBanned'>
 
 export interface TaskSettings {
   readonly trust: TrustSettings
   /** Which images the fleet is told of. */
   readonly announce: Sharing
+  /** What clients get neither to read nor to write. */
+  readonly guarded: GuardedPaths
   /** Whether Nix is asked at all. */
   readonly useNix: boolean
   /** Bytes of NAR up to which an imported tree is added to the Nix store; 0 never does. */
   readonly storeAddMaxBytes: number
+  /** Whether what is fetched is installed in the Nix store by itself. */
+  readonly installFetched: boolean
   /** Milliseconds that a fetch waits for a first or a next provider. */
   readonly providerWaitMs: number
   /** Milliseconds over which a provider's speed is judged, and without a byte after which it is left. */

@@ -6,6 +6,7 @@ import { openTree } from '../nar/seal.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
+import { checkExportable } from './guarded-paths.ts'
 import type { Progress } from './jobs.ts'
 import { requireImage } from './refs.ts'
 
@@ -26,6 +27,7 @@ export async function exportImage(context: TaskContext, request: ExportRequest):
   const row = requireImage(context.catalog, request.ref)
   const source = context.content.visiblePath(row)
   if (source === null) throw new NarvikError('conflict', `Cannot export ${row.narHash.toSri()}: found it ${row.state}, needed it verified`)
+  await checkExportable(context.settings.guarded, dest)
   using _held = context.uses.hold(row.narHash)
   const options = request.signal === undefined ? {} : { signal: request.signal }
   // copyTree refuses a destination that exists, so that what is removed on failure is only ever our own.

@@ -4,11 +4,9 @@ import type { ImageRow } from '../store/image-row.ts'
 import { ClosureFetch } from './closure-fetch.ts'
 import { findClosure, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
-import { resolveImage, want, type FetchRequest, type Wish } from './fetch-image.ts'
+import { handOver, resolveImage, want, type FetchRequest, type Wish } from './fetch-image.ts'
 import type { Job } from './jobs.ts'
-import { nameImage } from './name-image.ts'
 import { checkName } from './refs.ts'
-import { admit } from './trust.ts'
 import { waitFor } from './wait-for.ts'
 
 /**
@@ -17,12 +15,12 @@ import { waitFor } from './wait-for.ts'
  * with it. When it fails, what was verified stays, and the next call goes on from there.
  */
 export async function fetchClosure(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const { narHash, askedBy } = resolveImage(context, request.ref)
+  const { narHash, askedBy, published } = await resolveImage(context, request.ref, request.signal)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
-  if (!await isWhole(context, narHash)) await waitFor(joinClosure(context, { narHash, name: request.name, askedBy, priority: request.priority }), request)
+  if (!await isWhole(context, narHash)) await waitFor(joinClosure(context, { narHash, name: request.name, askedBy, published, priority: request.priority }), request)
   const row = context.catalog.get(narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot fetch ${narHash.toSri()}: it was removed meanwhile`)
-  return nameImage(context, await admit(context, row, askedBy), request.name)
+  return handOver(context, row, { askedBy, published, name: request.name })
 }
 
 /** Goes on with the closures that an earlier run of the daemon, or a lack of providers, has left. */

@@ -4,16 +4,21 @@ import { refText, type Ref, type RefKind } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Proof } from '../verify/pipeline.ts'
+import { SWARM_MIN_NAR_BYTES } from '../limits.ts'
+import type { Provider } from '../p2p/router.ts'
 import { Attempt } from './attempt.ts'
 import { Blame } from './blame.ts'
 import type { TaskContext } from './context.ts'
 import { askForSignatures } from './ask-for-signatures.ts'
+import { introduce, type Introduction } from './introduction.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
-import { nameImage } from './name-image.ts'
+import { nameAsPublished, nameImage } from './name-image.ts'
+import { findPublished, notePublisher, type Published } from './published-names.ts'
 import { checkName, lookUp } from './refs.ts'
 import { setPriority } from './queue.ts'
 import { settle } from './settle.ts'
+import { SwarmAttempt } from './swarm/attempt.ts'
 import { Turn } from './turn.ts'
 import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
 import { proveTree } from './verify-image.ts'
@@ -23,7 +28,7 @@ import { waitFor } from './wait-for.ts'
 const MAX_ROUNDS = 8
 
 export interface FetchRequest {
-  /** A NAR hash; or the store path or name of an image that the catalog knows already. */
+  /** A NAR hash; a name that a trusted publisher has given; or the store path or name of an image that the catalog knows already. */
   readonly ref: Ref
   readonly name?: string | undefined
   /** Seconds that the caller waits; the fetch itself goes on after that. */
@@ -39,14 +44,22 @@ export interface FetchRequest {
  * leaves the fetch running.
  */
 export async function fetchImage(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
-  const { narHash, askedBy } = resolveImage(context, request.ref)
+  // A hash is taken up at once; a name has to be looked up first.
+  const { narHash, askedBy, published } = request.ref.kind === 'name' ? await resolveImage(context, request.ref, request.signal) : resolveHere(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
   context.uses.touch(narHash)
-  if (known?.state === 'verified') return nameImage(context, await admit(context, known, askedBy), request.name)
-  const row = await waitForFetch(context, { narHash, name: request.name, askedBy, priority: request.priority }, request)
-  // It may have been fetched for another caller, who asked for it in another way.
-  return nameImage(context, await admit(context, row, askedBy), request.name)
+  const row = known?.state === 'verified' ? known : await waitForFetch(context, { narHash, name: request.name, askedBy, published, priority: request.priority }, request)
+  return handOver(context, row, { askedBy, published, name: request.name })
+}
+
+/**
+ * Gives a verified image to one who asked for it, with its name; it may have been fetched for another, who asked in another way.
+ * @throws NarvikError `refused` where it has too few signatures for the way in which it was asked for.
+ */
+export async function handOver(context: TaskContext, row: ImageRow, { askedBy, published, name }: Pick<Wish, 'askedBy' | 'published' | 'name'>): Promise<ImageRow> {
+  const admitted = await admit(context, notePublisher(context, row, published), askedBy)
+  return name === undefined && published !== undefined ? nameAsPublished(context, admitted, published) : nameImage(context, admitted, name)
 }
 
 /** Goes on with a fetch that an earlier run of the daemon, or a lack of providers, has left. */
@@ -63,19 +76,28 @@ export interface Wish {
   readonly name: string | undefined
   readonly askedBy: RefKind
   readonly priority: number | undefined
+  /** Who has named it, where it is asked for by a published name. */
+  readonly published?: Published | undefined
 }
 
 /**
  * The NAR hash that is meant, and whose word that rests on. A name in the catalog was given by this host, so it stands
- * for the hash as it was asked for then; that a store path has this hash may be a peer's claim.
- * @throws NarvikError `not-found` for a name or store path that the catalog doesn't know.
+ * for the hash as it was asked for then, unless a trusted publisher has given the name a meaning; that a store path has
+ * this hash may be a peer's claim.
+ * @throws NarvikError `not-found` for a name or store path that nobody knows; see also `findPublished`.
  */
-export function resolveImage({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy'> {
+export async function resolveImage(context: TaskContext, ref: Ref, signal?: AbortSignal): Promise<Pick<Wish, 'narHash' | 'askedBy' | 'published'>> {
+  const published = ref.kind === 'name' ? await findPublished(context, ref, signal) : undefined
+  return published === undefined ? resolveHere(context, ref) : { narHash: published.narHash, askedBy: 'name', published }
+}
+
+/** What this host itself knows of a reference. */
+function resolveHere({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
   if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
   const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
   if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
-  throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, needed a NAR hash`, {
-    hint: 'Ask the host that has it for the hash: `narvik show` prints it there',
+  throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, and no name that a trusted key has published, needed a NAR hash`, {
+    hint: 'Ask the host that has it for the hash: `narvik show` prints it there; published names need the key of their publisher in trust.keys',
   })
 }
 
@@ -107,13 +129,15 @@ function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
 }
 
 /** Puts the image into state `wanted`; says whether the catalog didn't know it before. */
-export function want({ catalog }: Pick<TaskContext, 'catalog'>, { narHash, name, askedBy }: Wish): boolean {
+export function want({ catalog }: Pick<TaskContext, 'catalog'>, { narHash, name, askedBy, published }: Wish): boolean {
   const row = catalog.get(narHash)
   if (row === undefined) {
     catalog.create({ narHash, source: 'fetch', place: 'content', name: name ?? null, askedBy })
+    if (published !== undefined) catalog.setPublisher(narHash, published.publisher)
     return true
   }
   if (row.state !== 'verified') catalog.setAskedBy(narHash, askedBy)
+  if (published !== undefined) catalog.setPublisher(narHash, published.publisher)
   if (name !== undefined) catalog.setName(narHash, name)
   return false
 }
@@ -174,25 +198,50 @@ async function startOver({ catalog, content }: TaskContext, narHash: NarHash, re
 
 async function receiveAndProve(context: TaskContext, job: Job<unknown>, { providers, turn }: { providers: Providers, turn: Turn }): Promise<ImageRow> {
   const blame = new Blame(context, job.narHash)
+  let start: Round['start']
   for (let round = 1; ; round++) {
-    const attempt = await receiveWhole(context, job, providers, { turn, exclusive: round > 1 })
+    const attempt = await receiveWhole(context, job, { providers, turn, blame, start, exclusive: round > 1 })
     const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
     // Nobody sends better bytes than these, and everybody was asked for signatures.
     if (isPolicyRefusal(verdict)) throw policyRefusal(row, row.reason ?? 'it has too few signatures')
     providers.exclude(blame.liars)
-    if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
-    if (blame.isHostAtFault || round >= MAX_ROUNDS || !await providers.hasNext()) throw rejection(row)
-    await startOver(context, job.narHash, 'another provider has it')
+    const next = round < MAX_ROUNDS ? await findNextStart(context, job, attempt, { providers, blame, repaired: start }) : undefined
+    if (next === undefined) throw rejection(row)
+    start = next.start
+    // What is damaged on disk is all that has to come again.
+    if (start instanceof SwarmAttempt) context.catalog.transition(job.narHash, 'retry', { reason: 'the chunks that are damaged on disk are fetched again' })
+    else await startOver(context, job.narHash, 'another provider has it')
   }
 }
 
-/**
- * Receives every byte of the NAR, going to the next provider at the byte that was reached when one fails. After a
- * rejection a provider is taken by itself, so that the next verdict speaks of it alone.
- */
-async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: Providers, { turn, exclusive }: { turn: Turn, exclusive: boolean }): Promise<Attempt> {
-  let attempt = await Attempt.resume(context, job)
+/** How to go on after a rejection; undefined where nothing could make it better. */
+async function findNextStart(
+  context: TaskContext, job: Job<unknown>, attempt: Attempt | SwarmAttempt, { providers, blame, repaired }: Pick<Round, 'providers' | 'blame'> & { repaired: Round['start'] },
+): Promise<Pick<Round, 'start'> | undefined> {
+  if (attempt.kind === 'stream') {
+    if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
+    return !blame.isHostAtFault && await providers.hasNext() ? { start: undefined } : undefined
+  }
+  if (blame.isHostAtFault) return repaired instanceof SwarmAttempt ? undefined : { start: await attempt.repaired() }
+  const start = await findOtherWord(context, job, attempt, { providers, blame })
+  return start && { start }
+}
+
+interface Round {
+  readonly providers: Providers
+  readonly turn: Turn
+  readonly blame: Blame
+  /** What is left of the round before, without the chunks that were damaged on disk; or what a provider says of the image; or nothing. */
+  readonly start: SwarmAttempt | Introduction | undefined
+  /** Whether a provider is taken by itself, so that the next verdict speaks of it alone. */
+  readonly exclusive: boolean
+}
+
+/** Receives the whole of the NAR: in chunks from many, or, where it is small, in one stream that goes on at the next provider when one fails. */
+async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Round): Promise<Attempt | SwarmAttempt> {
+  const { providers, turn } = round
+  let attempt = await firstAttempt(context, job, round)
   if (attempt?.isWhole === true) {
     attempt.takeUp()
     return attempt
@@ -200,11 +249,19 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
   try {
     for (;;) {
       await untilRoom(context, job)
+      if (attempt?.kind === 'chunks') {
+        await turn.take()
+        const end = await receiveChunks(context, job, attempt, round)
+        if (end === 'whole') return attempt
+        attempt = end === 'paused' ? await firstAttempt(context, job, {}) : await startAttempt(context, job, end)
+        continue
+      }
       const provider = await providers.next()
       await turn.take()
-      const before = attempt?.offset ?? 0
+      const before: number = attempt?.offset ?? 0
       try {
-        attempt ??= await Attempt.begin(context, job, provider)
+        attempt ??= await startAttempt(context, job, await introduceFor(context, job, provider, round))
+        if (attempt.kind === 'chunks') continue
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
         return attempt
       } catch (error) {
@@ -216,18 +273,73 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, providers: 
         if (!isPeersFault(error) && !await isOthersWord(error, attempt, providers)) throw error
         providers.failed(provider, messageOf(error))
         if ((attempt?.offset ?? 0) > before) providers.progressed()
-        if (!exclusive || attempt === undefined) continue
+        if (!round.exclusive || attempt?.kind !== 'stream') continue
         await attempt.abandon()
         attempt = undefined
       }
     }
   } finally {
-    await attempt?.close()
+    if (attempt?.kind === 'stream') await attempt.close()
   }
 }
 
+async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: Partial<Round>): Promise<Attempt | SwarmAttempt | undefined> {
+  if (start instanceof SwarmAttempt) return start
+  if (start !== undefined) return startAttempt(context, job, start)
+  return await SwarmAttempt.resume(context, job) ?? await Attempt.resume(context, job)
+}
+
+function startAttempt(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt | SwarmAttempt> {
+  const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES
+  return (inChunks ? SwarmAttempt : Attempt).begin(context, job, introduction)
+}
+
+async function introduceFor(context: TaskContext, job: Job<unknown>, provider: Provider, { blame }: Pick<Round, 'blame'>): Promise<Introduction> {
+  const introduction = await introduce(context, job, provider)
+  blame.checkWord(introduction.word)
+  return introduction
+}
+
+/** Receives what is missing from the swarm, until all is here or the disk is nearly full; answers with what another provider says of the image where the swarm of this manifest has nothing. */
+async function receiveChunks(context: TaskContext, job: Job<unknown>, attempt: SwarmAttempt, round: Round): Promise<Introduction | 'whole' | 'paused'> {
+  const { providers } = round
+  const before = attempt.offset
+  // The one that told of the image is asked for chunks like all others.
+  providers.startOver()
+  try {
+    await attempt.receive(providers)
+    return 'whole'
+  } catch (error) {
+    if (await isPause(context, error, attempt)) {
+      providers.progressed()
+      return 'paused'
+    }
+    if (!isNarvikError(error, 'no-provider') || attempt.offset > before) throw error
+    const other = await findOtherWord(context, job, attempt, round)
+    if (other === undefined) throw error
+    return other
+  }
+}
+
+/** What a provider says that has another manifest, where there is one. */
+async function findOtherWord(context: TaskContext, job: Job<unknown>, { manifestDigest }: SwarmAttempt, round: Pick<Round, 'providers' | 'blame'>): Promise<Introduction | undefined> {
+  const { providers } = round
+  providers.startOver()
+  while (await providers.hasNext()) {
+    const provider = await providers.next()
+    try {
+      const introduction = await introduceFor(context, job, provider, round)
+      if (introduction.word.manifestDigest !== manifestDigest) return introduction
+    } catch (error) {
+      if (!isPeersFault(error)) throw error
+      providers.failed(provider, messageOf(error))
+    }
+  }
+  return undefined
+}
+
 /** The same gate as for an import: what is on disk is judged. It was read behind the bytes that came, or is read now. */
-async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
+async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt | SwarmAttempt, blame: Blame): Promise<{ row: ImageRow, verdict: Verdict }> {
   const { catalog, content } = context
   const { narHash, signal } = job
   const tree = content.quarantineTree(narHash)
@@ -238,7 +350,11 @@ async function prove(context: TaskContext, job: Job<unknown>, attempt: Attempt, 
   const first = await verifyTree({ tree, expected: narHash, claims: attempt.claims, trust: trustQuestionOf(context.settings.trust, row), followed }, { signal, onProgress })
   const proof = await withSignatures(context, row, { tree, proof: first, voucher: attempt.voucher, signal })
   job.report({ phase: 'publishing' })
-  return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
+  try {
+    return { row: await settle(context, row, proof, await blame.judge(attempt, proof)), verdict: proof.verdict }
+  } finally {
+    if (attempt.kind === 'chunks') attempt.end()
+  }
 }
 
 /** Leaves the image where the next start can take it up; one that nothing is known of yet is forgotten. */
@@ -262,12 +378,12 @@ async function untilRoom({ space }: TaskContext, job: Job<unknown>): Promise<voi
 }
 
 /** Whether the fetch only has to wait until there is room on the disk again. */
-async function isPause({ space }: TaskContext, error: unknown, attempt: Attempt | undefined): Promise<boolean> {
+async function isPause({ space }: TaskContext, error: unknown, attempt: unknown): Promise<boolean> {
   return attempt !== undefined && isNarvikError(error, 'disk-full') && await space.isLow()
 }
 
 /** Room is asked for on the word of one peer: another one may say that less is needed. */
-async function isOthersWord(error: unknown, attempt: Attempt | undefined, providers: Providers): Promise<boolean> {
+async function isOthersWord(error: unknown, attempt: unknown, providers: Providers): Promise<boolean> {
   return isNarvikError(error, 'disk-full', 'over-quota') && attempt === undefined && await providers.hasNext()
 }
 

@@ -1,6 +1,7 @@
 import { messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { ImageRow } from '../store/image-row.ts'
+import { NixError } from '../nix/nix-error.ts'
 import { addRoots } from '../nix/roots.ts'
 import type { TaskContext } from './context.ts'
 
@@ -33,8 +34,7 @@ export async function protect({ nix, content, logger }: Pick<Parts, 'nix' | 'con
 }
 
 /**
- * Makes the roots of images what their rows ask for: their store path while they are, or may become, verified there, or are installed,
- * else none.
+ * Makes the roots of images what their rows ask for: their store path while they are, or may become, verified there, else none.
  */
 export async function alignRoots(parts: Parts, narHashes: readonly NarHash[], signal?: AbortSignal): Promise<void> {
   const { catalog, content, nix } = parts
@@ -42,7 +42,7 @@ export async function alignRoots(parts: Parts, narHashes: readonly NarHash[], si
   for (const narHash of narHashes) {
     const storePath = protectedPath(catalog.get(narHash))
     const target = await content.roots.target(narHash)
-    if (storePath === null && target !== undefined) await content.roots.remove(narHash)
+    if (storePath === null && target !== undefined) await content.roots.removeLink(content.roots.path(narHash))
     else if (storePath !== null && (target !== storePath || await nix.hasRoot(content.roots.path(narHash)) !== true)) missing.push({ narHash, storePath })
   }
   await protect(parts, missing, signal)
@@ -57,8 +57,23 @@ export async function alignAllRoots(parts: Parts, signal: AbortSignal): Promise<
     const wanted = catalog.list().filter(row => protectedPath(row) !== null).map(({ narHash }) => narHash)
     const all = new Map([...wanted, ...left].map(narHash => [narHash.toNix32(), narHash]))
     await alignRoots(parts, [...all.values()], signal)
+    await alignInstalled(parts, signal)
   } catch (error) {
     if (!signal.aborted) logger.warn('cannot see to the roots of the images', { reason: messageOf(error) })
+  }
+}
+
+/** What is installed stays in the Nix store for as long as the catalog has the image. */
+async function alignInstalled({ catalog, content, nix, logger }: Parts, signal: AbortSignal): Promise<void> {
+  const forgotten: { link: string, path: string }[] = []
+  for (const { narHash, link, storePath } of await content.roots.installed()) {
+    if (catalog.get(narHash) === undefined) await content.roots.removeLink(link)
+    else if (await nix.hasRoot(link) !== true) forgotten.push({ link, path: storePath })
+  }
+  for (const [link, failure] of await addRoots(nix, forgotten, { signal })) {
+    logger.warn('an installed path is not protected any more', { link, reason: messageOf(failure) })
+    // It was deleted all the same, so that it is not installed.
+    if (failure instanceof NixError && failure.kind === 'not-valid') await content.roots.removeLink(link)
   }
 }
 

@@ -13,6 +13,7 @@ import type { ImageRow } from '../store/image-row.ts'
 import { judgeAgain, verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
 import { clearTheWay } from './clear-the-way.ts'
 import type { TaskContext } from './context.ts'
+import { checkImportable } from './guarded-paths.ts'
 import type { Progress } from './jobs.ts'
 import { alignRoots, protect } from './gc-roots.ts'
 import { addToStore, askNix, checkFacts, isStorePath, registrationOf, type NixFacts } from './nix-facts.ts'
@@ -40,6 +41,7 @@ export interface ImportRequest {
  */
 export async function importImage(context: TaskContext, request: ImportRequest): Promise<ImageRow> {
   const path = await resolveSource(context, request.path)
+  await checkImportable(context.settings.guarded, path)
   const listing = await scanTree(path, signalOf(request))
   const facts = request.facts ?? await askNix(context, path, request.signal)
   if (facts.info !== null) return importInPlace(context, request, facts.info, { facts, listing })

@@ -1,13 +1,15 @@
 import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import { decodeManifest } from '../image/manifest.ts'
+import type { NarHash } from '../image/nar-hash.ts'
 import type { Ref } from '../image/ref.ts'
 import { Layout } from '../nar/layout.ts'
 import { readRange } from '../nar/read-range.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
+import { registerRoots } from '../nix/roots.ts'
 import { StoreWriter } from '../nix/store-writer.ts'
 import { tryParseStorePath } from '../nix/store-path.ts'
 import type { ImageRow, Registration } from '../store/image-row.ts'
-import { findClosure, memberOf } from './closure.ts'
+import { findClosure, type Member, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
 import type { Progress } from './jobs.ts'
 import { requireImage } from './refs.ts'
@@ -85,11 +87,60 @@ async function installAll(context: TaskContext, images: readonly Installable[], 
         request.onProgress?.({ narHash: last.row.narHash.toSri(), phase: 'installing', bytes: done + bytes, totalBytes: total, bytesPerSecond: 0, peers: [] })
       }
       if (await installOne(context, writer, image, { ...request, report })) added.push(image.storePath)
+      await keepInstalled(context, writer, image)
       done += image.narSize
     }
   }, { signal: request.signal })
   context.logger.info('installed', { storePath: last.storePath, added: added.length })
   return { storePath: last.storePath, added }
+}
+
+/**
+ * As `installImage`, for paths of which some may fail: those are told of, and the others are installed all the same.
+ * Answers with how many were.
+ */
+export async function installEach(context: TaskContext, members: readonly Member[], { signal, onFailure }: { signal: AbortSignal, onFailure: (member: Member, error: unknown) => void }): Promise<number> {
+  const left = [...members]
+  let installed = 0
+  while (left.length > 0) {
+    let current: Member | undefined
+    try {
+      await StoreWriter.use(context.nix, async writer => {
+        for (current = left.shift(); current !== undefined; current = left.shift()) {
+          const image = installable(context, current.row, current.registration)
+          await installOne(context, writer, image, { signal, report: () => undefined })
+          await keepInstalled(context, writer, image)
+          installed++
+        }
+      }, { signal })
+    } catch (error) {
+      signal.throwIfAborted()
+      // A connection is of no use after a refusal; where none could be had, the next would be no better.
+      for (const member of current === undefined ? left.splice(0) : [current]) onFailure(member, error)
+    }
+  }
+  return installed
+}
+
+/** Has Nix keep what is installed for as long as the catalog has the image. */
+async function keepInstalled(context: TaskContext, writer: StoreWriter, { row: { narHash }, storePath }: Installable): Promise<void> {
+  const { catalog, content, nix, logger } = context
+  const link = content.roots.installedPath(narHash, storePath)
+  const failures = new Map<string, NarvikError>()
+  await registerRoots(nix, writer, [{ link, path: storePath }], failures)
+  if (catalog.get(narHash) === undefined) return content.roots.removeLink(link)
+  const failure = failures.get(link)
+  if (failure !== undefined) logger.warn('cannot protect an installed path from the garbage collector', { storePath, reason: failure.message })
+  noteInstall(context, narHash, failure === undefined ? null : `it is there, but Nix's garbage collector may remove it: ${failure.message}`)
+}
+
+const NOTE = 'In the Nix store: '
+
+/** Puts down why an image is not installed as it should be, or that it is. */
+export function noteInstall({ catalog }: Pick<TaskContext, 'catalog'>, narHash: NarHash, problem: string | null): void {
+  const note = catalog.get(narHash)?.note ?? null
+  if (problem !== null) catalog.setNote(narHash, `${NOTE}${problem}`)
+  else if (note?.startsWith(NOTE) === true) catalog.setNote(narHash, null)
 }
 
 interface Options extends Omit<InstallRequest, 'ref'> {

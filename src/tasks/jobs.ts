@@ -12,7 +12,8 @@ export interface Progress {
   readonly bytes: number
   readonly totalBytes: number | null
   readonly bytesPerSecond: number
-  readonly peers: readonly { readonly peerId: string, readonly bytes: number }[]
+  /** Who sends, with what was taken from each and, of a swarm, its speed at the moment. */
+  readonly peers: readonly { readonly peerId: string, readonly bytes: number, readonly bytesPerSecond?: number }[]
 }
 
 export type ProgressListener = (progress: Progress) => void

@@ -12,3 +12,20 @@ export async function nameImage({ catalog, content, uses, announcer }: Pick<Task
   announcer.announce(renamed)
   return renamed
 }
+
+/** Gives an image the name that it was published under, as long as that is free, or was had from a publisher by the image before it: never what this host has named itself. */
+export async function nameAsPublished(context: Pick<TaskContext, 'catalog' | 'content' | 'announcer' | 'uses'>, row: ImageRow, { name }: { readonly name: string }): Promise<ImageRow> {
+  const { catalog, content, uses, announcer } = context
+  const holder = catalog.getByName(name)
+  if (holder?.narHash.equals(row.narHash) === true || (row.name !== null && row.publisher === null)) return row
+  if (holder === undefined) return nameImage(context, row, name)
+  if (holder.publisher === null) return row
+  uses.touch(row.narHash)
+  const before = row.name
+  const moved = catalog.moveName(row.narHash, name)
+  const path = content.visiblePath(moved)
+  if (path !== null) await content.link(name, path)
+  if (before !== null) await content.unlink(before)
+  for (const { narHash } of [holder, moved]) announcer.announce(catalog.get(narHash) ?? moved)
+  return moved
+}

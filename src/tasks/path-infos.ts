@@ -3,11 +3,13 @@ import { isNarvikError, messageOf } from '../errors.ts'
 import type { Logger } from '../log.ts'
 import type { NixCommand } from '../nix/command.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
+import { isSameFile } from '../nix/store-stamp.ts'
 import type { KnownPath, KnownPaths } from '../store/known-paths.ts'
+import { stillRegistered } from '../store/nix-registrations.ts'
 
 interface Parts {
-  readonly nix: Pick<NixCommand, 'pathInfo' | 'stamp'>
-  readonly known: Pick<KnownPaths, 'get' | 'put' | 'forget'>
+  readonly nix: Pick<NixCommand, 'pathInfo' | 'stamp' | 'database'>
+  readonly known: Pick<KnownPaths, 'get' | 'put'>
   readonly logger: Logger
 }
 
@@ -23,8 +25,8 @@ interface Question {
 }
 
 /**
- * What Nix knows of store paths, asked as seldom as can be: what it said before is taken from the catalog while nothing
- * has changed in its store, and all who ask while a process runs share the next one.
+ * What Nix knows of store paths, asked as seldom as can be: what it said before is taken from the catalog while nothing has changed in
+ * its store, or while its database has the same registration of the same file; and all who ask while a process runs share the next one.
  */
 export class PathInfos {
   readonly #parts: Parts
@@ -38,22 +40,29 @@ export class PathInfos {
 
   /** As `NixCommand.pathInfo`, whose errors it throws. */
   async get(paths: readonly string[], { signal }: { signal?: AbortSignal | undefined } = {}): Promise<Answer> {
-    const answer: Answer = new Map()
-    const unknown: string[] = []
-    for (const path of new Set(paths)) {
-      const info = this.#recall(path)
-      if (info === undefined) unknown.push(path)
-      else answer.set(path, info)
-    }
+    const answer = this.#recall(new Set(paths))
+    const unknown = [...new Set(paths)].filter(path => !answer.has(path))
     if (unknown.length > 0) for (const [path, info] of await this.#ask(unknown, signal)) answer.set(path, info)
     return answer
   }
 
-  #recall(path: string): NixPathInfo | undefined {
+  /** What is remembered and still holds. */
+  #recall(paths: Iterable<string>): Answer {
     const { nix, known } = this.#parts
-    const stamp = nix.stamp(path)
-    const found = stamp === null ? undefined : known.get(path)
-    return found === undefined || found.stamp !== stamp ? undefined : toPathInfo(found)
+    const holding: KnownPath[] = []
+    const doubtful: KnownPath[] = []
+    for (const path of paths) {
+      const stamp = nix.stamp(path)
+      const found = stamp === null ? undefined : known.get(path)
+      if (stamp === null || found === undefined) continue
+      if (found.stamp === stamp) holding.push(found)
+      else if (isSameFile(found.stamp, stamp)) doubtful.push({ ...found, stamp })
+    }
+    const same = nix.database === null ? new Set() : stillRegistered(nix.database, doubtful)
+    const confirmed = doubtful.filter(({ path }) => same.has(path))
+    // The stamp was taken first: what changed since will be seen by the next one.
+    if (confirmed.length > 0) this.#keep(confirmed)
+    return new Map([...holding, ...confirmed].map(found => [found.path, toPathInfo(found)]))
   }
 
   async #ask(paths: readonly string[], signal: AbortSignal | undefined): Promise<Answer> {
@@ -104,28 +113,27 @@ export class PathInfos {
     const { nix } = this.#parts
     const stamps = new Map(paths.map(path => [path, nix.stamp(path)]))
     const infos = await nix.pathInfo(paths, { signal })
-    try {
-      this.#remember(infos, stamps)
-    } catch (error) {
-      this.#parts.logger.warn('cannot remember what Nix said', { reason: messageOf(error) })
-    }
+    this.#remember(infos, stamps)
     return infos
   }
 
   /** What the store looked like before and after the question, the answer is of. */
   #remember(infos: Answer, stamps: ReadonlyMap<string, string | null>): void {
-    const { nix, known, logger } = this.#parts
+    const { nix } = this.#parts
     const kept: KnownPath[] = []
     for (const [path, info] of infos) {
-      const before = known.get(path)
-      if (before !== undefined && before.registrationTime !== info?.registrationTime) {
-        logger.info('a store path was registered anew, or is gone', { path })
-        known.forget(path)
-      }
       const stamp = stamps.get(path) ?? null
       if (info !== null && stamp !== null && nix.stamp(path) === stamp) kept.push({ ...info, stamp })
     }
-    if (kept.length > 0) known.put(kept)
+    if (kept.length > 0) this.#keep(kept)
+  }
+
+  #keep(paths: readonly KnownPath[]): void {
+    try {
+      this.#parts.known.put(paths)
+    } catch (error) {
+      this.#parts.logger.warn('cannot remember what Nix said', { reason: messageOf(error) })
+    }
   }
 }
 

@@ -1,9 +1,12 @@
 import { isNarvikError } from '../errors.ts'
+import { publisherId } from '../image/name-record.ts'
 import { reasonCode, type ReasonCode } from '../image/reasons.ts'
+import { formatPublicKey, type PublicKey } from '../nix/signature.ts'
 import type { Ban } from '../p2p/bans.ts'
 import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
+import type { KeptName } from '../store/published-names.ts'
 import type { Content } from '../store/content.ts'
 import { findClosure, memberOf } from './closure.ts'
 import { believed } from './trust.ts'
@@ -49,10 +52,11 @@ function reasonOf(catalog: Pick<Catalog, 'journal'>, { narHash }: ImageRow): Rea
 }
 
 /** An image with its whole journal. */
-export async function presentDetails({ catalog, content }: { readonly catalog: Pick<Catalog, 'journal' | 'getByStorePath' | 'registrations'> } & ShownBy, row: ImageRow) {
+export async function presentDetails({ catalog, content }: { readonly catalog: Pick<Catalog, 'journal' | 'getByStorePath' | 'registrations' | 'names'> } & ShownBy, row: ImageRow, keys: readonly PublicKey[] = []) {
   return {
     ...presentImage({ catalog, content }, row),
     otherStorePaths: catalog.registrations(row.narHash).filter(({ storePath, vouchedBy }) => vouchedBy !== null && storePath !== row.storePath).map(({ storePath }) => storePath),
+    publishedNames: catalog.names.list().filter(({ record }) => record.narHash.equals(row.narHash)).map(kept => presentName(kept, keys)),
     closure: await presentClosure(catalog, row),
     journal: catalog.journal(row.narHash).map(presentEntry),
   }
@@ -86,6 +90,14 @@ export function presentPeer({ connectedSince, received, sent, ...peer }: PeerInf
 
 export function presentBan({ peerId, reason, since, until, times }: Ban) {
   return { peerId, reason, since: new Date(since).toISOString(), until: new Date(until).toISOString(), times }
+}
+
+/** `keys` are those that are trusted. */
+export function presentName({ record: { name, publisher, narHash, seq, publishedAt, expires }, own }: Pick<KeptName, 'record' | 'own'>, keys: readonly PublicKey[]) {
+  return {
+    name, publisher, narHash: narHash.toSri(), seq, publishedAt: new Date(publishedAt).toISOString(), expiresAt: new Date(expires).toISOString(),
+    trusted: keys.some(key => publisherId(formatPublicKey(key)) === publisherId(publisher)), own,
+  }
 }
 
 function presentEntry({ at, from, to, event, reason, evidence }: JournalEntry) {

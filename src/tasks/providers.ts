@@ -12,6 +12,9 @@ export interface ProvidersInit {
   readonly signal: AbortSignal
 }
 
+/** Whether a peer is not wanted now. */
+type Except = (peerId: string) => boolean
+const NOBODY: Except = () => false
 /** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last. */
 const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000 }
 
@@ -24,6 +27,7 @@ export class Providers {
   readonly #known = new Map<string, Provider>()
   readonly #failures = new Map<string, string>()
   readonly #excluded = new Set<string>()
+  readonly #lies = new Map<string, string>()
   readonly #tried = new Set<string>()
   readonly #closed = new AbortController()
   #deadline: number
@@ -35,12 +39,12 @@ export class Providers {
   }
 
   /**
-   * The next provider to try; waits for one to appear.
+   * The next provider to try that is not among those `except`ed; waits for one to appear.
    * @throws NarvikError `no-provider` when none has moved the image on for `waitMs`, saying what the known ones did.
    */
-  async next(): Promise<Provider> {
+  async next({ except = NOBODY }: { except?: Except } = {}): Promise<Provider> {
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
-      const found = this.#untried() ?? await this.#lookUp()
+      const found = this.#untried(except) ?? await this.#lookUp(except)
       if (found !== undefined) {
         this.#tried.add(found.peerId)
         return found
@@ -53,6 +57,11 @@ export class Providers {
     }
   }
 
+  /** Whether the peer may be asked at all. */
+  isWelcome(peerId: string): boolean {
+    return !this.#excluded.has(peerId) && !this.#node.isBanned(peerId)
+  }
+
   /** Whether there is a provider that was neither excluded nor tried in this round. */
   async hasNext(): Promise<boolean> {
     return (this.#untried() ?? await this.#lookUp()) !== undefined
@@ -63,8 +72,14 @@ export class Providers {
     return this.#untried() !== undefined
   }
 
-  failed({ peerId }: Provider, reason: string): void {
+  failed({ peerId }: Pick<Provider, 'peerId'>, reason: string): void {
     this.#failures.set(peerId, reason)
+  }
+
+  /** Why a peer that was proven to lie is not asked again. */
+  lied(peerId: string, detail: string): void {
+    this.#excluded.add(peerId)
+    this.#lies.set(peerId, detail)
   }
 
   /** A provider has moved the image on: the wait for the next one begins anew. */
@@ -88,7 +103,9 @@ export class Providers {
 
   /** Who failed and how, for the evidence. */
   shares(): PeerShare[] {
-    return Array.from(this.#failures, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'failed', detail }))
+    const lies = Array.from(this.#lies, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'lied' as const, detail }))
+    const failures = Array.from(this.#failures, ([peerId, detail]) => ({ peerId, bytes: 0, outcome: 'failed' as const, detail }))
+    return [...lies, ...failures.filter(({ peerId }) => !this.#lies.has(peerId))]
   }
 
   async #pause(milliseconds: number): Promise<void> {
@@ -96,30 +113,30 @@ export class Providers {
     await delay(milliseconds, undefined, { signal }).catch(() => { signal.throwIfAborted() })
   }
 
-  #untried(): Provider | undefined {
-    for (const provider of this.#known.values()) if (this.#isUsable(provider)) return provider
+  #untried(except = NOBODY): Provider | undefined {
+    for (const provider of this.#known.values()) if (this.#isUsable(provider, except)) return provider
     return undefined
   }
 
   /** Answers with the first usable one; the others become known while that one is tried. */
-  async #lookUp(): Promise<Provider | undefined> {
+  async #lookUp(except = NOBODY): Promise<Provider | undefined> {
     const { promise, resolve, reject } = Promise.withResolvers<Provider | undefined>()
-    this.#askRouter(resolve).then(() => { resolve(undefined) }, reject)
+    this.#askRouter(resolve, except).then(() => { resolve(undefined) }, reject)
     const found = await promise
     this.#init.signal.throwIfAborted()
     return found
   }
 
-  async #askRouter(onUsable: (provider: Provider) => void): Promise<void> {
+  async #askRouter(onUsable: (provider: Provider) => void, except: Except): Promise<void> {
     const { narHash, signal } = this.#init
     for await (const provider of this.#node.router.find(narHash, { signal: AbortSignal.any([signal, this.#closed.signal]) })) {
       this.#known.set(provider.peerId, provider)
-      if (this.#isUsable(provider)) onUsable(provider)
+      if (this.#isUsable(provider, except)) onUsable(provider)
     }
   }
 
-  #isUsable({ peerId }: Provider): boolean {
-    return !this.#tried.has(peerId) && !this.#excluded.has(peerId) && !this.#node.isBanned(peerId)
+  #isUsable({ peerId }: Provider, except: Except): boolean {
+    return !this.#tried.has(peerId) && !except(peerId) && this.isWelcome(peerId)
   }
 
   #none(): NarvikError {

@@ -8,7 +8,7 @@ const run = z.strictObject({
 })
 const receiveProgress = z.strictObject({
   manifestDigest: z.string().length(64),
-  voucher: z.string().max(128),
+  voucher: z.string().max(128).nullable(),
   recordBy: z.string().max(128).nullable(),
   offset: z.int().min(0),
   runs: z.array(run),

@@ -1,10 +1,11 @@
 import { NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import { publisherName } from '../image/name-record.ts'
 import { refText, type Ref } from '../image/ref.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow } from '../store/image-row.ts'
 
-type Lookup = Pick<Catalog, 'get' | 'getByName' | 'getByStorePath' | 'registrations'>
+type Lookup = Pick<Catalog, 'get' | 'getByName' | 'getByStorePath' | 'registrations' | 'names'>
 
 /** The catalog's image for a reference; by its store path only where that is more than a peer's claim. */
 export function lookUp(catalog: Lookup, ref: Ref): ImageRow | undefined {
@@ -15,8 +16,14 @@ export function lookUp(catalog: Lookup, ref: Ref): ImageRow | undefined {
       const known = row === undefined ? [] : catalog.registrations(row.narHash)
       return known.some(({ storePath, vouchedBy }) => storePath === ref.storePath && vouchedBy !== null) ? row : undefined
     }
-    case 'name': return catalog.getByName(ref.name)
+    case 'name': return ref.publisher === undefined ? catalog.getByName(ref.name) : publishedBy(catalog, ref.publisher, ref.name)
   }
+}
+
+/** What a publisher's name stood for when this host last heard of it. */
+function publishedBy(catalog: Lookup, publisher: string, name: string): ImageRow | undefined {
+  const known = catalog.names.list().findLast(({ record }) => record.name === name && publisherName(record.publisher) === publisher)
+  return known === undefined ? undefined : catalog.get(known.record.narHash)
 }
 
 /**

@@ -1,14 +1,14 @@
 import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import { decodeManifest } from '../image/manifest.ts'
-import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { Logger } from '../log.ts'
 import { Layout } from '../nar/layout.ts'
 import { readRange } from '../nar/read-range.ts'
-import type { ClosurePath, ClosureSource, ImageSource } from '../p2p/protocol.ts'
+import type { ClosurePath, ClosureSource, ImageDescription, ImageSource } from '../p2p/protocol.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
+import type { Receiving } from './swarm/receiving.ts'
 import { findClosure, memberOf, type Member } from './closure.ts'
 import type { Uses } from './space/uses.ts'
 
@@ -16,6 +16,7 @@ export interface ServeParts {
   readonly catalog: Catalog
   readonly content: Content
   readonly uses: Pick<Uses, 'hold' | 'isLeaving'>
+  readonly receiving: Receiving
   readonly logger: Logger
   /** Called once an image's tree was seen to be no longer what was proven. */
   readonly onDamage: (row: ImageRow, reason: string) => void
@@ -25,7 +26,7 @@ export interface ServeParts {
 const LAYOUTS_KEPT = 4
 
 /** What peers are served from: verified images only, read through their layout from where they are. */
-export function createImageSource({ catalog, content, uses, logger, onDamage }: ServeParts): ImageSource {
+export function createImageSource({ catalog, content, uses, receiving, logger, onDamage }: ServeParts): ImageSource {
   const layouts = new Map<string, Layout>()
 
   function layoutOf(narHash: NarHash): Layout | undefined {
@@ -61,7 +62,7 @@ export function createImageSource({ catalog, content, uses, logger, onDamage }: 
   }
 
   return {
-    describe: narHash => Promise.resolve(uses.isLeaving(narHash) ? undefined : describe(catalog, narHash)),
+    describe: narHash => Promise.resolve(uses.isLeaving(narHash) ? undefined : describe({ catalog, receiving }, narHash)),
     read,
   }
 }
@@ -103,11 +104,19 @@ export function served(catalog: Pick<Catalog, 'get'>, narHash: NarHash): ImageRo
   return row?.state === 'verified' && !row.isPrivate ? row : undefined
 }
 
-function describe(catalog: Catalog, narHash: NarHash): { metadata: ImageMetadata, manifest: Uint8Array } | undefined {
-  const row = served(catalog, narHash)
+/** The image, if peers may have what is proven of it while it is being received in chunks. */
+function passedOn({ catalog, receiving }: Pick<ServeParts, 'catalog' | 'receiving'>, narHash: NarHash): ImageRow | undefined {
+  const row = catalog.get(narHash)
+  return row !== undefined && !row.isPrivate && receiving.get(narHash)?.manifestDigest === row.manifestDigest ? row : undefined
+}
+
+function describe(parts: Pick<ServeParts, 'catalog' | 'receiving'>, narHash: NarHash): ImageDescription | undefined {
+  const { catalog } = parts
+  const row = served(catalog, narHash) ?? passedOn(parts, narHash)
   if (row === undefined || row.narSize === null) return undefined
+  const verified = row.state === 'verified'
   const manifest = catalog.manifest(narHash)
   if (manifest === undefined) return undefined
   const { narSize, storePath, references, deriver, ca, signatures, name, manifestDigest } = row
-  return { metadata: { narHash, narSize, storePath, references, deriver, ca, signatures, name, manifestDigest }, manifest }
+  return { verified, metadata: { narHash, narSize, storePath, references, deriver, ca, signatures, name, manifestDigest }, manifest }
 }

@@ -87,6 +87,6 @@ async function reject({ catalog, content, logger }: Parts, row: ImageRow, reason
   logger.warn('rejected', { narHash: row.narHash.toSri(), reason })
   const rejected = catalog.transition(row.narHash, 'fail', { reason, evidence })
   // What is not that image may go, or be repaired, like anything else in the Nix store.
-  if (row.place === 'nix-store') await content.roots.remove(row.narHash)
+  if (row.place === 'nix-store') await content.roots.removeLink(content.roots.path(row.narHash))
   return rejected
 }

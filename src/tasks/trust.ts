@@ -1,7 +1,9 @@
 import { NarvikError } from '../errors.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
+import { publisherId } from '../image/name-record.ts'
 import type { RefKind } from '../image/ref.ts'
 import type { Logger } from '../log.ts'
+import { formatPublicKey } from '../nix/signature.ts'
 import type { Content } from '../store/content.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { judgeTrust, type TrustAnswer, type TrustQuestion } from '../verify/trust.ts'
@@ -10,14 +12,15 @@ import type { TaskContext, TrustSettings } from './context.ts'
 type Said = Pick<ImageMetadata, 'storePath' | 'references' | 'ca' | 'signatures'>
 
 /** What the verify pipeline is to ask of an image's signatures. */
-export function trustQuestion({ keys, needed }: TrustSettings, said: Said, { askedBy, local }: { askedBy: RefKind, local: boolean }): TrustQuestion {
+export function trustQuestion({ keys, needed }: TrustSettings, said: Said, { askedBy, local, publisher = null }: { askedBy: RefKind, local: boolean, publisher?: string | null }): TrustQuestion {
   const { storePath, references, ca, signatures } = said
-  return { storePath, references, ca, signatures, keys, local, needed: local ? 0 : needed[askedBy], neededForPath: needed['store-path'] }
+  const publishedBy = keys.map(formatPublicKey).find(key => publisherId(key) === publisher) ?? null
+  return { storePath, references, ca, signatures, keys, publishedBy, local, needed: local ? 0 : needed[askedBy], neededForPath: needed['store-path'] }
 }
 
 /** The question about an image of the catalog, as the policy is now. */
 export function trustQuestionOf(settings: TrustSettings, row: ImageRow): TrustQuestion {
-  return trustQuestion(settings, row, { askedBy: row.askedBy, local: isLocal(row) })
+  return trustQuestion(settings, row, { askedBy: row.askedBy, local: isLocal(row), publisher: row.publisher })
 }
 
 /** Whether this host itself says what it is: it was imported here, before or after it was fetched. */

@@ -2,8 +2,9 @@ import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
 import type { Ref } from '../image/ref.ts'
 import type { Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import { verifyTree, type Proof } from '../verify/pipeline.ts'
+import { verifyTree, withStage, type Proof } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
+import { hearNix } from './hear-nix.ts'
 import type { Job, Progress } from './jobs.ts'
 import { askNix } from './nix-facts.ts'
 import { requireImage } from './refs.ts'
@@ -27,10 +28,10 @@ export interface VerifyResult {
 }
 
 /**
- * Proves again what is on disk. An image that fails is withdrawn and rejected before anybody is answered; one that is
+ * Proves again what is on disk, and has Nix look at what is in its store. An image that fails is withdrawn and rejected before anybody is answered; one that is
  * rejected already is judged again, and stays rejected.
  */
-export async function verifyImages(context: TaskContext, request: VerifyRequest, verify = verifyOne): Promise<VerifyResult[]> {
+export async function verifyImages(context: TaskContext, request: VerifyRequest, verify = verifyWithNix): Promise<VerifyResult[]> {
   const rows = request.ref === 'all' ? context.catalog.list({ state: 'verified' }) : [requireImage(context.catalog, request.ref)]
   const results: VerifyResult[] = []
   for (const { narHash } of rows) {
@@ -63,6 +64,20 @@ export async function makeMissingManifests(context: TaskContext): Promise<void> 
       context.logger.warn('cannot make the manifest of an image', { narHash: narHash.toSri(), reason: messageOf(error) })
     }
   }
+}
+
+/**
+ * What Nix says of the tree of an image in its store is part of the verdict. Of the copy of one that is installed it is part of the answer alone:
+ * the image's own tree is another one.
+ */
+async function verifyWithNix(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
+  const row = requireWhole(context, job)
+  const proof = await proveTree(context, row, job)
+  const stage = proof.measured === null ? undefined : await hearNix(context, row, job.signal)
+  if (stage === undefined) return conclude(context, row, proof)
+  if (row.place === 'nix-store') return conclude(context, row, { ...proof, verdict: withStage(proof.verdict, stage) })
+  const result = await conclude(context, row, proof)
+  return { ...result, verdict: withStage(result.verdict, stage) }
 }
 
 /** Proves one image again; `bytesPerSecond`: no faster than that, where nobody waits for it. */

@@ -99,6 +99,11 @@ export async function judgeAgain(proof: Proof, subject: Pick<Subject, 'tree'> & 
   return { ...proof, verdict: conclude(stages), vouchedBy }
 }
 
+/** A verdict to which somebody else has something to say as well. */
+export function withStage({ stages }: Verdict, stage: StageResult): Verdict {
+  return conclude([...stages, stage])
+}
+
 /** The policy has its say about the bytes that were found; what else is wrong with them the other stages tell. */
 async function judgeSignatures({ tree, trust }: Subject, { narHash, narSize }: Measurement, { signal }: VerifyOptions): Promise<{ result: StageResult[], vouchedBy: Voucher | null }> {
   if (trust === undefined) return { result: [], vouchedBy: null }

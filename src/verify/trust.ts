@@ -15,6 +15,8 @@ export interface TrustQuestion {
   /** Whether the Nix store of this host says it: then it is so. */
   readonly local: boolean
   readonly keys: readonly PublicKey[]
+  /** The trusted key, as Nix writes it, whose holder published the name that the image was asked for by: that counts as a signature of the image, and of no store path. */
+  readonly publishedBy?: string | null
   /** Different trusted keys that must have signed; with fewer the image fails. */
   readonly needed: number
   /** Different trusted keys that must have signed for the store path to be believed; at least 1. */
@@ -42,8 +44,8 @@ interface Measured {
  * any signature by a trusted key counts whoever else signed, and those of unknown keys are passed over. A key counts once.
  */
 export async function judgeTrust(question: TrustQuestion, measured: Measured, options: { signal?: AbortSignal } = {}): Promise<TrustAnswer> {
-  const { storePath, ca, references, local, needed, neededForPath } = question
-  if (storePath === null) return nameless(needed)
+  const { storePath, ca, references, local, needed, neededForPath, publishedBy = null } = question
+  if (storePath === null) return nameless(needed, publishedBy)
   const { findings, problem } = inspect(question, storePath, measured)
   const signatures = findings.length > 0 ? { signatures: findings } : {}
   if (local) return { verdict: 'pass', detail: `the Nix store of this host has it as ${storePath}`, ...signatures, vouchedBy: 'nix' }
@@ -54,15 +56,17 @@ export async function judgeTrust(question: TrustQuestion, measured: Measured, op
   const signers = new Set(findings.map(({ madeBy }) => madeBy).filter(key => key !== null).map(keyBytes))
   const vouchedBy = signers.size >= Math.max(1, neededForPath) ? 'signatures' as const : null
   const remarks = [describe(findings), problem, contradiction === undefined ? undefined : `its content address is no proof: ${contradiction}`].filter(text => text !== undefined).join('; ')
-  if (signers.size < needed) {
-    const detail = `${plural(signers.size, 'trusted key')} signed ${storePath}, ${needed} needed (${remarks})`
-    return { verdict: 'fail', detail, expected: String(needed), found: String(signers.size), ...signatures, vouchedBy: null }
+  const counted = publishedBy === null ? signers : new Set([...signers, keyBytes(publishedBy)])
+  if (counted.size < needed) {
+    const detail = `${plural(counted.size, 'trusted key')} signed ${storePath}, ${needed} needed (${remarks})`
+    return { verdict: 'fail', detail, expected: String(needed), found: String(counted.size), ...signatures, vouchedBy: null }
   }
   const standing = vouchedBy === null ? `; ${storePath} is a claim that nobody vouches for` : ''
-  return { verdict: 'pass', detail: `${plural(signers.size, 'trusted key')} signed, ${needed} needed (${remarks})${standing}`, ...signatures, vouchedBy }
+  return { verdict: 'pass', detail: `${plural(counted.size, 'trusted key')} signed, ${needed} needed (${remarks}${publishedBy === null ? '' : `; ${publishedBy} published its name`})${standing}`, ...signatures, vouchedBy }
 }
 
-function nameless(needed: number): TrustAnswer {
+function nameless(needed: number, publishedBy: string | null): TrustAnswer {
+  if (publishedBy !== null && needed <= 1) return { verdict: 'pass', detail: `${publishedBy} published its name, ${needed} needed`, vouchedBy: null }
   if (needed === 0) return { verdict: 'skipped', detail: 'it is said to be no store path, and no signature is needed', vouchedBy: null }
   return { verdict: 'fail', detail: `it is said to be no store path, so nobody signed it, ${needed} needed`, expected: String(needed), found: '0', vouchedBy: null }
 }

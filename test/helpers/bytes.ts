@@ -30,6 +30,7 @@ export class MadeUpSource implements ImageSource {
     await Promise.resolve()
     if (!narHash.equals(this.narHash)) return undefined
     return {
+      verified: true,
       metadata: {
         narHash, narSize: this.size, storePath: null, references: [], deriver: null, ca: null, signatures: [], name: 'made-up', manifestDigest: null,
       },

@@ -2,15 +2,23 @@ import { createHash } from 'node:crypto'
 import { join } from 'node:path'
 import { onTestFinished } from 'vitest'
 import { NarvikError } from '../../src/errors.ts'
-import { encodeManifest, manifestDigest } from '../../src/image/manifest.ts'
+import { blake3Of } from '../../src/image/blake3.ts'
+import { ChunkListBuilder } from '../../src/image/chunk-list.ts'
+import { type ChunkSet, chunksOf } from '../../src/image/chunk-set.ts'
+import { decodeManifest, encodeManifest, manifestDigest } from '../../src/image/manifest.ts'
 import type { ImageMetadata } from '../../src/image/metadata.ts'
+import { readNameRecord } from '../../src/image/name-record.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
 import { chunkTree } from '../../src/nar/hash-tree.ts'
+import { chunksHandler } from '../../src/p2p/chunks/handler.ts'
+import { CHUNKS_PROTOCOL } from '../../src/p2p/chunks/messages.ts'
+import { Turns } from '../../src/p2p/chunks/turns.ts'
 import { metaHandler } from '../../src/p2p/meta/handler.ts'
 import { META_PROTOCOL } from '../../src/p2p/meta/messages.ts'
 import { narHandler } from '../../src/p2p/nar/handler.ts'
-import type { ImageSource, OpenStream } from '../../src/p2p/protocol.ts'
+import { NameBook, type NameDirectory, type PublishedName } from '../../src/p2p/names.ts'
+import type { ChunkHolding, ImageSource, OpenStream } from '../../src/p2p/protocol.ts'
 import { MemoryNetwork, MemoryRouter } from '../../src/p2p/router-memory.ts'
 import { Slots } from '../../src/p2p/slots.ts'
 import { Announcer } from '../../src/tasks/announce.ts'
@@ -20,7 +28,9 @@ import { Jobs } from '../../src/tasks/jobs.ts'
 import { Collector } from '../../src/tasks/space/collector.ts'
 import { Space } from '../../src/tasks/space/space.ts'
 import { Uses } from '../../src/tasks/space/uses.ts'
+import { Receiving } from '../../src/tasks/swarm/receiving.ts'
 import { someMetadata } from './images.ts'
+import { MadeUpHolding } from './made-up-chunks.ts'
 import { narBytes, type Tree } from './nar-bytes.ts'
 import { openStore } from './store.ts'
 import { streamPair } from './stream-pair.ts'
@@ -55,10 +65,14 @@ export interface Habit {
   readonly manifest?: Uint8Array
   readonly metadata?: Partial<ImageMetadata>
   /** What its record in the DHT says. */
-  readonly record?: { readonly narSize?: number, readonly manifestDigest?: string }
+  readonly record?: { readonly narSize?: number, readonly manifestDigest?: string | null }
   /** Called before each piece; the stream waits for it and breaks off where it rejects. */
   readonly before?: (offset: number, signal: AbortSignal) => Promise<void> | void
   readonly answer?: 'not-found' | 'refused' | 'busy'
+  /** Chunks that it has, where it has not all. */
+  readonly have?: ChunkSet
+  /** Says that it has not proven the image itself. */
+  readonly unverified?: boolean
 }
 
 /** Bytes that a peer sends at a time. */
@@ -71,6 +85,9 @@ export class FakePeer implements ImageSource {
   habit: Habit
   /** The byte at which each request for the NAR began. */
   readonly asked: number[] = []
+  /** Chunks that it has sent, in their order. */
+  readonly sent: number[] = []
+  readonly turns = new Turns({ places: 16, quantumBytes: 2 ** 30, claimMs: 1000 })
   isGone = false
 
   constructor(peerId: string, image: TestImage, habit: Habit) {
@@ -81,7 +98,7 @@ export class FakePeer implements ImageSource {
 
   describe(narHash: NarHash): ReturnType<ImageSource['describe']> {
     if (this.habit.answer === 'not-found' || !narHash.equals(this.image.narHash)) return Promise.resolve(undefined)
-    return Promise.resolve({ metadata: { ...this.image.metadata, ...this.habit.metadata }, manifest: this.habit.manifest ?? this.image.manifest })
+    return Promise.resolve({ verified: this.habit.unverified !== true, metadata: { ...this.image.metadata, ...this.habit.metadata }, manifest: this.habit.manifest ?? this.image.manifest })
   }
 
   async *read(narHash: NarHash, offset: number, length: number, { signal }: { signal: AbortSignal }): AsyncGenerator<Uint8Array> {
@@ -98,11 +115,53 @@ export class FakePeer implements ImageSource {
   }
 }
 
+/** The chunks of an image from a made-up peer. One that lies has hashes of its own, as a host checks what it sends. */
+function holdingOf(peer: FakePeer, narHash: NarHash, digest: string): ChunkHolding | undefined {
+  const { habit, image } = peer
+  const manifest = habit.manifest ?? image.manifest
+  if (habit.answer !== undefined || !narHash.equals(image.narHash) || digest !== manifestDigest(manifest)) return undefined
+  const { chunks } = decodeManifest(manifest)
+  const bytes = habit.nar ?? image.nar
+  const own = new ChunkListBuilder()
+  for (let chunk = 0; chunk < chunks.count; chunk++) own.add(chunks.length(chunk), blake3Of(bytes.subarray(chunks.offset(chunk), chunks.offset(chunk + 1))))
+  const holding = new MadeUpHolding({ chunks: own.build(), bytes }, habit.have)
+  const never = new AbortController().signal
+  holding.before = async run => {
+    await peer.habit.before?.(chunks.offset(run.first), never)
+    peer.sent.push(...chunksOf([run]))
+  }
+  return holding
+}
+
+/** Published names without a network: `found` is what the DHT answers. */
+export class MemoryNames implements NameDirectory {
+  readonly found = new Map<string, PublishedName>()
+  readonly kept: PublishedName[] = []
+  book = new NameBook()
+
+  accept(value: Uint8Array): ReturnType<NameDirectory['accept']> {
+    return this.book.accept(readNameRecord(value).key, value)
+  }
+
+  async keep(published: PublishedName): Promise<void> {
+    await Promise.resolve()
+    this.kept.push(published)
+  }
+
+  async find(publisher: string, name: string): Promise<PublishedName | undefined> {
+    const value = this.found.get(`${publisher}/${name}`)?.value
+    if (value !== undefined) await this.accept(value).catch(() => undefined)
+    return this.book.newest(publisher, name)
+  }
+}
+
 /** One host whose tasks are tested: a real store, and a network whose peers are made up. */
 export class FakeFleet {
   readonly context: TaskContext
   readonly space: Space
   readonly banned = new Map<string, string>()
+  /** What the fleet's publishers have said; shared with nobody. */
+  readonly names = new MemoryNames()
   readonly #network = new MemoryNetwork()
   readonly #router: MemoryRouter
   readonly #peers = new Map<string, FakePeer>()
@@ -115,8 +174,8 @@ export class FakeFleet {
     const parts = { ...store, jobs, logger, node: this.#node(), announcer: new Announcer({ router: this.#router, logger }), uses: new Uses({ ...store, logger }) }
     this.space = new Space({ ...parts, collector: new Collector(parts) }, { quotaBytes: null, minFreeBytes: 0, minCopies: 1 })
     this.context = {
-      ...parts, nix, space: this.space, queue: new FetchQueue(4), closures: new Jobs(), pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
-      settings: { announce: 'everything', useNix: true, storeAddMaxBytes: 0, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
+      ...parts, nix, receiving: new Receiving(), space: this.space, queue: new FetchQueue(4), closures: new Jobs(), pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
+      settings: { announce: 'everything', guarded: { dataDir: store.content.dataDir, secrets: [join(store.content.dataDir, 'catalog.db')] }, useNix: true, storeAddMaxBytes: 0, installFetched: false, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())
   }
@@ -145,6 +204,7 @@ export class FakeFleet {
       peerId: 'this-host',
       addresses: [],
       router: this.#router,
+      names: this.names,
       peers: () => [],
       routingPeers: 0,
       traffic: new Map(),
@@ -167,7 +227,9 @@ export class FakeFleet {
     const { near, far } = await streamPair()
     const stopping = new AbortController().signal
     const components = { source: peer, logger: silentLogger, stopping, trafficOf: () => ({ received: 0, sent: 0 }), slots: new Slots(peer.habit.answer === 'busy' ? 0 : 1) }
-    const handler = protocol === META_PROTOCOL ? metaHandler(components) : narHandler(components)
+    const handler = protocol === CHUNKS_PROTOCOL
+      ? chunksHandler({ ...components, turns: peer.turns, source: { hold: (narHash, digest) => holdingOf(peer, narHash, digest) } })
+      : protocol === META_PROTOCOL ? metaHandler(components) : narHandler(components)
     void handler(far, { remotePeer: { toString: () => 'this-host' } as never })
     return { stream: near, signal, traffic: { received: 0, sent: 0 } }
   }
@@ -179,7 +241,7 @@ const noNix: TaskContext['nix'] = {
   pathInfo: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
   canWriteStore: () => Promise.resolve(false),
   addPath: () => Promise.reject(new NarvikError('nix-failed', 'there is none')),
-  closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
+  verify: () => Promise.reject(new Error('there is no Nix')), closureInfo: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   startStoreDaemon: () => Promise.reject(new NarvikError('nix-failed', 'Cannot ask Nix: there is none')),
   hasRoot: () => Promise.resolve(false),
 }

@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { BanJson, CollectionJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, QueueJson, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, CollectionJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, PublishedNameJson, QueueJson, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -51,6 +51,7 @@ const stages = [
 const badDetails: ImageDetailsJson = {
   ...badImage,
   otherStorePaths: [],
+  publishedNames: [],
   closure: null,
   journal: [
     { at: '2026-03-01T12:00:00.000Z', from: null, to: 'wanted', event: 'create', reason: 'asked for', code: 'asked-for', evidence: null },
@@ -95,6 +96,11 @@ const peer: PeerJson = {
   banned: false,
   bytesReceived: 644_245_094,
   bytesSent: 0,
+}
+
+const publishedName: PublishedNameJson = {
+  name: 'web', publisher: 'fleet-1:5uBQxKvGn06LEcJSv0c6iOfSxbrYyVCQNNysZUj04hI=', narHash: GOOD_HASH, seq: 1_772_366_400_000,
+  publishedAt: '2026-03-01T12:00:00.000Z', expiresAt: '2199-05-30T12:00:00.000Z', trusted: true, own: true,
 }
 
 const ban: BanJson = { peerId: PEER, reason: 'its bytes do not give the NAR hash', since: '2026-03-01T12:00:00.000Z', until: '2026-03-01T13:00:00.000Z', times: 1 }
@@ -176,9 +182,23 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     collectGarbage: ({ dryRun = false }) => Promise.resolve({ ...collection, dryRun }),
     usage: () => Promise.resolve(usage),
     list: () => [goodImage, badImage],
-    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], closure: null, journal: badDetails.journal.slice(0, 1) },
+    show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], publishedNames: [], closure: null, journal: badDetails.journal.slice(0, 1) },
+    explain: ref => {
+      const { narHash, narSize, name, state, reason } = known(ref)
+      const isBad = known(ref) === badImage
+      return {
+        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [],
+        why: 'it was asked for by its NAR hash',
+        peers: isBad ? [{ peerId: PEER, bytes: 1024, wasted: 1024, outcome: 'lied', detail: 'the only peer that sent' }] : [{ peerId: PEER, bytes: 1024, wasted: 0, outcome: 'used', detail: null }],
+        refused: isBad ? [{ by: PEER, detail: 'lied: the only peer that sent' }] : [],
+        tried: [{ at: '2026-03-01T12:00:00.000Z', event: 'create', reason: 'asked for' }],
+        next: isBad ? 'it stays out of reach; narvik fetch tries again, narvik rm drops it' : 'it is served to peers',
+      }
+    },
     status: () => status,
     peers: () => [peer],
+    publishName: () => publishedName,
+    names: () => [publishedName],
     bans: () => [ban],
     unban: ({ peerId }) => {
       if (peerId === PEER) return ban

@@ -29,7 +29,7 @@ const PATIENCE_MS = 60_000
 export interface DaemonOptions {
   /** Directory of an earlier daemon, to start it again with what it had. */
   readonly dir?: string
-  readonly bootstrap?: readonly TestDaemon[]
+  readonly bootstrap?: readonly Pick<TestDaemon, 'addresses'>[]
   readonly env?: Readonly<Record<string, string>>
   /** User and group that the daemon runs as. */
   readonly user?: { readonly uid: number, readonly gid: number }

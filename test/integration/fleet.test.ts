@@ -6,6 +6,7 @@ import { silentLogger } from '../../src/log.ts'
 import { type FleetKeys, FleetKeyring, fleetKeys, NO_FLEET } from '../../src/p2p/fleet.ts'
 import { FLEET_NOISE_PROTOCOL } from '../../src/p2p/fleet-noise.ts'
 import { newIdentity } from '../../src/p2p/identity.ts'
+import { NameBook } from '../../src/p2p/names.ts'
 import { RecordBook } from '../../src/p2p/record-book.ts'
 import { createStack, privateKeyOf, type Stack } from '../../src/p2p/stack.ts'
 import { rangeOf } from '../helpers/bytes.ts'
@@ -15,7 +16,7 @@ const OLD = rangeOf(7, 32)
 const NEXT = rangeOf(8, 32)
 
 async function startStack(fleet: FleetKeys): Promise<Stack> {
-  const stack = await createStack({ gater: {}, book: new RecordBook(), logger: silentLogger }, {
+  const stack = await createStack({ gater: {}, book: new RecordBook(), names: new NameBook(), logger: silentLogger }, {
     privateKey: privateKeyOf(await newIdentity()), listen: [LOOPBACK], mdns: false, fleet, agent: 'test',
   })
   await stack.start()
@@ -151,12 +152,18 @@ async function overhear(dialler: Stack, host: Stack): Promise<Buffer> {
   const { promise, resolve } = Promise.withResolvers<Buffer>()
   const server = createServer((socket: Socket) => {
     let heard = Buffer.alloc(0)
-    const opening = Buffer.concat([line('/multistream/1.0.0'), line(FLEET_NOISE_PROTOCOL)])
-    socket.write(opening)
+    let isAgreed = false
+    const wanted = line(FLEET_NOISE_PROTOCOL)
+    // The dialler would rather speak TLS.
+    socket.write(Buffer.concat([line('/multistream/1.0.0'), line('na')]))
     socket.on('error', () => undefined)
     socket.on('data', (bytes: Buffer) => {
       heard = Buffer.concat([heard, bytes])
-      if (heard.length >= opening.length + 66) resolve(heard.subarray(opening.length))
+      const at = heard.indexOf(wanted)
+      if (at < 0) return
+      if (!isAgreed) socket.write(wanted)
+      isAgreed = true
+      if (heard.length >= at + wanted.length + 66) resolve(heard.subarray(at + wanted.length))
     })
   })
   onTestFinished(() => { server.close() })

@@ -12,6 +12,7 @@ import { newIdentity, peerIdOf } from '../../src/p2p/identity.ts'
 import { fetchMetadata } from '../../src/p2p/meta/client.ts'
 import { fetchNar } from '../../src/p2p/nar/client.ts'
 import { createNode, type NodeInit, type P2pNode } from '../../src/p2p/node.ts'
+import { NameBook } from '../../src/p2p/names.ts'
 import { RecordBook } from '../../src/p2p/record-book.ts'
 import { createStack, muxer, privateKeyOf, type Stack, type StackInit } from '../../src/p2p/stack.ts'
 import { MadeUpSource, rangeOf } from '../helpers/bytes.ts'
@@ -89,7 +90,7 @@ describe('two hosts', () => {
 describe('a connection', () => {
   it.each([['in a fleet', fleetKeys(rangeOf(3, 32)), '/narvik/noise/1.0.0'], ['in no fleet', NO_FLEET, '/noise']])('is encrypted by TLS, or by Noise with a host that speaks no other, %s', async (_what, fleet, noiseName) => {
     const init = async (): Promise<StackInit> => ({ privateKey: privateKeyOf(await newIdentity()), listen: [LOOPBACK], mdns: false, fleet, agent: 'test' })
-    const make = async (): Promise<Stack> => createStack({ gater: {}, book: new RecordBook({}), logger: silentLogger }, await init())
+    const make = async (): Promise<Stack> => createStack({ gater: {}, names: new NameBook(), book: new RecordBook({}), logger: silentLogger }, await init())
     const [one, other] = [await make(), await make()]
     const old = await createLibp2p({
       addresses: { listen: [LOOPBACK] }, transports: [tcp()], streamMuxers: [muxer],

@@ -6,6 +6,7 @@ import { NO_FLEET } from '../../src/p2p/fleet.ts'
 import { newIdentity } from '../../src/p2p/identity.ts'
 import { fetchMetadata } from '../../src/p2p/meta/client.ts'
 import { PeerLimits } from '../../src/p2p/peer-limits.ts'
+import { NameBook } from '../../src/p2p/names.ts'
 import { RecordBook } from '../../src/p2p/record-book.ts'
 import { createStack, privateKeyOf } from '../../src/p2p/stack.ts'
 import { expectFailure } from '../helpers/failure.ts'
@@ -36,7 +37,7 @@ describe('a host', () => {
 
   it('keeps no more connections with one peer than it may have', async () => {
     const host = await startNode()
-    const greedy = await createStack({ gater: {}, book: new RecordBook(), logger: silentLogger }, {
+    const greedy = await createStack({ gater: {}, book: new RecordBook(), names: new NameBook(), logger: silentLogger }, {
       privateKey: privateKeyOf(await newIdentity()), listen: [], mdns: false, fleet: NO_FLEET, agent: 'test',
     })
     await greedy.start()

@@ -21,7 +21,7 @@ const METADATA: ImageMetadata = {
 }
 
 function handlerOf(components: Partial<MetaHandlerComponents> = {}): (stream: Stream) => Promise<void> {
-  const source = { describe: (narHash: NarHash) => Promise.resolve(narHash.equals(HASH) ? { metadata: METADATA, manifest: rangeOf(0, 200_000) } : undefined) }
+  const source = { describe: (narHash: NarHash) => Promise.resolve(narHash.equals(HASH) ? { verified: true, metadata: METADATA, manifest: rangeOf(0, 200_000) } : undefined) }
   return served(metaHandler({
     source, slots: new Slots(1), logger: silentLogger, stopping: new AbortController().signal, trafficOf: () => ({ received: 0, sent: 0 }), ...components,
   }, { stallMs: 50, headerTimeoutMs: 60 }))
@@ -35,19 +35,19 @@ describe('both ends', () => {
   it('move metadata and manifest as they are', async () => {
     const { opener, streams } = connectTo(handlerOf())
     const answer = await fetchMetadata(opener, 'peer', HASH)
-    expect(answer).toEqual({ status: 'ok', metadata: METADATA, manifest: Buffer.from(rangeOf(0, 200_000)) })
+    expect(answer).toEqual({ status: 'ok', verified: true, metadata: METADATA, manifest: Buffer.from(rangeOf(0, 200_000)) })
     await expectClosed(...streams.flatMap(({ near, far }) => [near, far]))
   })
 
   it('move an image without a manifest', async () => {
     const metadata = { ...METADATA, manifestDigest: null }
-    const { opener } = connectTo(handlerOf({ source: { describe: () => Promise.resolve({ metadata, manifest: new Uint8Array(0) }) } }))
-    expect(await fetchMetadata(opener, 'peer', HASH)).toEqual({ status: 'ok', metadata, manifest: Buffer.alloc(0) })
+    const { opener } = connectTo(handlerOf({ source: { describe: () => Promise.resolve({ verified: false, metadata, manifest: new Uint8Array(0) }) } }))
+    expect(await fetchMetadata(opener, 'peer', HASH)).toEqual({ status: 'ok', verified: false, metadata, manifest: Buffer.alloc(0) })
   })
 
   it('tell peers nothing of an image but its metadata', async () => {
     const row = { ...METADATA, note: 'a secret of this host' }
-    const { opener } = connectTo(handlerOf({ source: { describe: () => Promise.resolve({ metadata: row, manifest: new Uint8Array(0) }) } }))
+    const { opener } = connectTo(handlerOf({ source: { describe: () => Promise.resolve({ verified: true, metadata: row, manifest: new Uint8Array(0) }) } }))
     expect(await fetchMetadata(opener, 'peer', HASH)).toMatchObject({ status: 'ok', metadata: METADATA })
   })
 
@@ -73,7 +73,7 @@ describe('both ends', () => {
 describe('a peer that answers wrongly gives peer-failed', () => {
   const json = (value: object): Uint8Array => Buffer.from(JSON.stringify(value))
   const good = json(METADATA)
-  const ok = (metadataLength: number, manifestLength: number): Uint8Array => encodeHeader({ version: 1, status: 'ok', metadataLength, manifestLength })
+  const ok = (metadataLength: number, manifestLength: number): Uint8Array => encodeHeader({ version: 1, status: 'ok', verified: true, metadataLength, manifestLength })
 
   it.each<[string, RegExp, (stream: Stream) => void | Promise<void>]>([
     ['metadata of another image', /found that of/, async stream => {
@@ -119,7 +119,7 @@ describe('an asker that stalls', () => {
   it('is cut off, whatever the size of the manifest', async () => {
     const { near, far } = await streamPair()
     const manifest = new Uint8Array(20 * 1024 * 1024)
-    const serving = handlerOf({ source: { describe: () => Promise.resolve({ metadata: METADATA, manifest }) } })(far)
+    const serving = handlerOf({ source: { describe: () => Promise.resolve({ verified: true, metadata: METADATA, manifest }) } })(far)
     near.pause()
     near.send(encodeHeader({ version: 1, narHash: HASH.toSri() }))
     await near.close()

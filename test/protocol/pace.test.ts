@@ -31,7 +31,7 @@ function countingTraffic() {
 function ends(handlerWith: (parts: { trafficOf: () => Traffic, slots: Slots, logger: typeof silentLogger, stopping: AbortSignal, source: object }) => StreamHandler) {
   const [holder, asker] = [countingTraffic(), countingTraffic()]
   const source = {
-    describe: () => Promise.resolve({ metadata: someMetadata(narHash), manifest: rangeOf(0, SIZE) }),
+    describe: () => Promise.resolve({ verified: true, metadata: someMetadata(narHash), manifest: rangeOf(0, SIZE) }),
     read: async function* (_narHash: unknown, offset: number, length: number) { yield await Promise.resolve(rangeOf(offset, length)) },
   }
   const handler: (stream: Stream) => Promise<void> = served(handlerWith({ trafficOf: () => holder.traffic, slots: new Slots(1), logger: silentLogger, stopping: new AbortController().signal, source }))

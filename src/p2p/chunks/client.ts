@@ -123,6 +123,11 @@ export class ChunkSession {
     }
   }
 
+  /** Fails the session: its reader is told. */
+  giveUp(reason: NarvikError): void {
+    this.#watchdog.giveUp(reason)
+  }
+
   /** Ends the session. */
   async close(): Promise<void> {
     if (this.#closed) return

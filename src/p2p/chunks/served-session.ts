@@ -1,7 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 import { findWrongChunk, runBytes } from '../../image/chunk-check.ts'
 import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
-import { messageOf, NarvikError } from '../../errors.ts'
+import { NarvikError } from '../../errors.ts'
 import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { readExactly, sendHeader } from '../header.ts'
 import type { ChunkHolding, Traffic } from '../protocol.ts'
@@ -79,10 +79,8 @@ export class ServedSession {
 
   /** What goes wrong while it listens ends the sending, which tells of it. */
   #giveUp(error: unknown): void {
-    const { stream, watchdog } = this.#parts
-    watchdog.reason ??= error
     this.#parts.traffic.breakOff?.()
-    stream.abort(error instanceof Error ? error : new Error(messageOf(error)))
+    this.#parts.watchdog.giveUp(error)
     this.#notify()
   }
 
@@ -162,7 +160,7 @@ export class ServedSession {
     const { watchdog, holding } = this.#parts
     const bytes = await holding.read(run, { signal: watchdog.signal }).catch(() => undefined)
     watchdog.signal.throwIfAborted()
-    const wrong = bytes === undefined ? run.first : findWrongChunk(holding.chunks, run, bytes)
+    const wrong = bytes && findWrongChunk(holding.chunks, run, bytes)
     if (wrong === undefined) return bytes
     holding.damaged(wrong)
     return undefined

@@ -8,7 +8,8 @@ import type { Refusal, StreamOpener } from '../protocol.ts'
 import { META_PROTOCOL, metaReply } from './messages.ts'
 
 export type MetaAnswer =
-  | { readonly status: 'ok', readonly metadata: ImageMetadata, readonly manifest: Uint8Array }
+  /** `verified`: the peer says it of an image that it has proven; otherwise it passes on what it was told. */
+  | { readonly status: 'ok', readonly verified: boolean, readonly metadata: ImageMetadata, readonly manifest: Uint8Array }
   | { readonly status: Refusal }
 
 /**
@@ -38,7 +39,7 @@ async function readReply(answer: Answer<z.output<typeof metaReply>>, narHash: Na
   const metadata = parseMetadata(await readExactly(reader, reply.metadataLength, watchdog, traffic), narHash)
   const manifest = await readExactly(reader, reply.manifestLength, watchdog, traffic)
   await watchdog.wait(expectEnd(reader), 'end of the stream')
-  return { status: 'ok', metadata, manifest }
+  return { status: 'ok', verified: reply.verified, metadata, manifest }
 }
 
 function parseMetadata(bytes: Uint8Array, narHash: NarHash): ImageMetadata {

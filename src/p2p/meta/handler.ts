@@ -2,7 +2,7 @@ import type { z } from 'zod'
 import { metadataSchema, type ImageMetadata } from '../../image/metadata.ts'
 import { WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { sendHeader } from '../header.ts'
-import type { ImageSource, Refusal, StreamHandler } from '../protocol.ts'
+import type { ImageDescription, ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
 import { send } from '../stream-writer.ts'
@@ -24,7 +24,7 @@ export function metaHandler({ source, slots, ...components }: MetaHandlerCompone
     try {
       const described = await source.describe(exchange.request.narHash)
       if (described === undefined) await refuse(exchange, 'not-found')
-      else await sendDescription(exchange, encodeMetadata(described.metadata), described.manifest)
+      else await sendDescription(exchange, described)
     } finally {
       release()
     }
@@ -33,8 +33,10 @@ export function metaHandler({ source, slots, ...components }: MetaHandlerCompone
 
 type MetaExchange = Exchange<z.output<typeof metaRequest>>
 
-async function sendDescription({ stream, watchdog, traffic }: MetaExchange, metadata: Uint8Array, manifest: Uint8Array): Promise<void> {
-  const header = { version: 1, status: 'ok', metadataLength: metadata.byteLength, manifestLength: manifest.byteLength }
+async function sendDescription({ stream, watchdog, traffic }: MetaExchange, described: ImageDescription): Promise<void> {
+  const { verified, manifest } = described
+  const metadata = encodeMetadata(described.metadata)
+  const header = { version: 1, status: 'ok', verified, metadataLength: metadata.byteLength, manifestLength: manifest.byteLength }
   await sendHeader(stream, header, watchdog)
   for (const part of [metadata, manifest]) {
     for (let start = 0; start < part.byteLength; start += WIRE_BUFFER_BYTES) {

@@ -13,6 +13,8 @@ export const metaReply = z.discriminatedUnion('status', [
   z.strictObject({
     version: z.literal(1),
     status: z.literal('ok'),
+    /** Whether the holder has proven the image; one that still receives it passes on what it was told. */
+    verified: z.boolean(),
     /** Bytes of the metadata's JSON, the first part of the body. */
     metadataLength: z.int().min(2).max(MAX_METADATA_BYTES),
     /** Bytes of the manifest, the second part of the body. */

@@ -66,10 +66,10 @@ export class Scheduler {
     return this.#missing.has(chunk)
   }
 
-  /** Bytes that a peer owes, and its speed. */
-  peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly stalled: boolean } {
-    const { inFlight, rate, stalled } = this.#peer(peerId)
-    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, stalled }
+  /** Bytes that a peer owes, its speed, and when it last sent something or was first asked after it had sent all. */
+  peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly heardAt: number, readonly busy: boolean } {
+    const { inFlight, rate, heardAt, busy } = this.#peer(peerId)
+    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy }
   }
 
   /** A peer without a chunk so far. */
@@ -172,8 +172,7 @@ export class Scheduler {
 
   /** What to send now. To be called after events, and from time to time while nothing happens. */
   decide(now: number): Action[] {
-    const actions = this.#cancels
-    this.#cancels = []
+    const actions: Action[] = []
     for (const peer of this.#peers.values()) this.#checkStall(peer, now)
     for (const peer of this.#peers.values()) {
       for (let room = peer.room(this.#tuning); room > 0; room = peer.room(this.#tuning)) {
@@ -182,7 +181,9 @@ export class Scheduler {
         actions.push(action)
       }
     }
-    return actions
+    const cancels = this.#cancels
+    this.#cancels = []
+    return [...cancels, ...actions]
   }
 
   #ask(peer: SwarmPeer, room: number, now: number): Action | undefined {
@@ -193,12 +194,15 @@ export class Scheduler {
     return undefined
   }
 
-  /** When every missing chunk was asked for, those that come late are asked for twice. */
+  /** When every missing chunk was asked for, what comes late is moved to who sends it sooner, or asked for twice. */
   #askForLate(peer: SwarmPeer, now: number): Action | undefined {
     if (this.#open.size > 0 || now < peer.endGameAt || !peer.proven) return undefined
     peer.endGameAt = now + this.#tuning.endGameMs
     const late = lateChunks(peer, this.#peers.values(), { chunks: this.#chunks, isClaimedOnce: chunk => this.#claims[chunk] === 1 })
-    return late.length === 0 ? undefined : this.#want(peer, toRuns(late), undefined, now)
+    if (late.length === 0) return undefined
+    const action = this.#want(peer, toRuns(late.map(({ chunk }) => chunk)), undefined, now)
+    for (const { chunk, owner, want, isMoved } of late) if (isMoved) this.#cancel(owner, want, [chunk])
+    return action
   }
 
   #want(peer: SwarmPeer, runs: readonly ChunkRun[], choice: number | undefined, now: number): Action {

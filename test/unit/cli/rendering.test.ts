@@ -72,7 +72,7 @@ describe('what other hosts say', () => {
     const evidence = { verdict: { verdict: 'fail', stages: [stage], reason: EVIL }, peers: [{ peerId: EVIL, bytes: 1, outcome: 'lied', detail: EVIL }], notes: [EVIL] } as const
     const texts = [
       imageListView([image], plain),
-      imageDetailsView({ ...image, otherStorePaths: [EVIL], closure: { paths: 1, narSize: 1, missing: [EVIL] }, journal: [{ at: image.createdAt, from: null, to: 'wanted', event: EVIL, reason: EVIL, code: EVIL, evidence }] }, plain),
+      imageDetailsView({ ...image, publishedNames: [], otherStorePaths: [EVIL], closure: { paths: 1, narSize: 1, missing: [EVIL] }, journal: [{ at: image.createdAt, from: null, to: 'wanted', event: EVIL, reason: EVIL, code: EVIL, evidence }] }, plain),
       verifyView({ results: [{ narHash: image.narHash, name: EVIL, verdict: 'fail', stages: [stage], reason: EVIL }] }, plain),
       peersView([{ peerId: EVIL, addresses: [EVIL], direction: 'inbound', latencyMs: null, agent: EVIL, connectedSince: null, banned: true, bytesReceived: 0, bytesSent: 0 }], plain),
       transfersView([{ ...someProgress, narHash: image.narHash, name: EVIL, direction: 'in', startedAt: image.createdAt }], plain),

@@ -1,5 +1,6 @@
 import { chmod, mkdir, stat, writeFile, readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
+import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -211,6 +212,22 @@ describe('hostile clients', () => {
     await answer
   })
 
+  // Guard: what says nothing is closed when its time is up, and is not waited for to close its own end.
+  test('10,000 connections that say nothing and close nothing leave the server usable', async () => {
+    const { socket, client } = await startControl({}, { requestTimeoutMs: 500 })
+    const connections: Socket[] = []
+    onTestFinished(() => { for (const connection of connections) connection.destroy() })
+    for (let batch = 0; batch < 100; batch++) {
+      await Promise.all(Array.from({ length: 100 }, () => new Promise<void>(resolve => {
+        const connection = connect(socket)
+        connections.push(connection)
+        connection.once('connect', () => { resolve() })
+        connection.on('error', () => { resolve() })
+      })))
+    }
+    await expect.poll(async () => client.peers().then(peers => peers.length, () => 0), { timeout: 30_000 }).toBe(1)
+  }, 60_000)
+
   test('whatever a client sends, it gets a status or a closed connection, and the next one an answer', async () => {
     const { socket, client } = await startControl({}, { requestTimeoutMs: 50 })
     await fc.assert(fc.asyncProperty(fc.constantFrom('', 'GET ', 'POST /v1/import HTTP/1.1\r\n'), fc.string({ unit: 'binary', maxLength: 200 }), async (start, rest) => {
@@ -243,6 +260,22 @@ describe('the socket', () => {
     await chmod(directory, 0o755)
     const { socket } = await startControl({}, { socket: join(directory, 'narvik.sock') })
     expect((await stat(socket)).mode & 0o777).toBe(0o600)
+  })
+
+  // Guard: the mode is decided by the directory and set while the file is made, whatever the daemon was started with.
+  test.each([0o000, 0o002, 0o022, 0o077, 0o177])('is for its owner, or the group that is let in, with umask %o', async umask => {
+    const before = process.umask(umask)
+    try {
+      for (const [mode, expected] of [[0o700, 0o600], [0o750, 0o660]] as const) {
+        const directory = await temporaryDirectory()
+        await chmod(directory, mode)
+        const { socket } = await startControl({}, { socket: join(directory, 'narvik.sock') })
+        expect((await stat(socket)).mode & 0o777).toBe(expected)
+        expect(process.umask(umask)).toBe(umask)
+      }
+    } finally {
+      process.umask(before)
+    }
   })
 
   test.each([0o770, 0o777, 0o1777])('a directory with mode %o is refused', async mode => {

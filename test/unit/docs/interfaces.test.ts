@@ -42,6 +42,8 @@ describe('docs/CONTROL-API.md', () => {
   const schemas: Readonly<Record<string, z.ZodType>> = {
     'POST /v1/import': api.importRequest,
     'POST /v1/fetch': api.fetchRequest,
+    'POST /v1/publish': api.publishRequest,
+    'published name': api.publishedNameSchema,
     'POST /v1/private': api.privateRequest,
     'POST /v1/verify': api.verifyRequest,
     'POST /v1/export': api.exportRequest,
@@ -55,6 +57,7 @@ describe('docs/CONTROL-API.md', () => {
     'queue': api.queueSchema.element,
     'usage': api.usageSchema,
     'collection': api.collectionSchema,
+    'explanation': api.explanationSchema,
     'journal entry': api.journalEntrySchema,
     'evidence': api.evidenceSchema,
     'stage': api.stageSchema,

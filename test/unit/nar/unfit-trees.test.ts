@@ -3,6 +3,7 @@ import { appendFileSync, chmodSync, chownSync, existsSync, mkdirSync, renameSync
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
+import { FILE_BUFFER_BYTES } from '../../../src/limits.ts'
 import { copyTree } from '../../../src/nar/copy.ts'
 import { dumpTree } from '../../../src/nar/dump.ts'
 import { hashTree, scanTree } from '../../../src/nar/hash-tree.ts'
@@ -78,7 +79,7 @@ describe('a tree that changes', () => {
   it.each(['a shorter file', 'a longer file'])('to %s is noticed in the middle of it', async name => {
     await withTemporaryDirectory(async scratch => {
       const path = join(scratch, 'tree')
-      plant(path, directory({ sub: directory({ file: regular(Buffer.alloc(700_000, 1)) }) }))
+      plant(path, directory({ sub: directory({ file: regular(Buffer.alloc(3 * FILE_BUFFER_BYTES, 1)) }) }))
       const layout = Layout.of(await scanTree(path))
       const reading = async (): Promise<void> => {
         let count = 0

@@ -25,7 +25,7 @@ async function inStore(said: (path: string, narHash: NixPathInfo['narHash'], nar
     probe: () => Promise.resolve({ available: true, version: '2.8.0', flavour: 'nix' }),
     canWriteStore: () => Promise.resolve(true),
     addPath: () => Promise.resolve(path),
-    closureInfo: () => Promise.reject(new Error('an import of one path asks for no closure')),
+    verify: () => Promise.reject(new Error('not asked for')), closureInfo: () => Promise.reject(new Error('an import of one path asks for no closure')),
     hasRoot: () => Promise.resolve(true),
     startStoreDaemon: () => Promise.reject(new Error('an import registers nothing')),
     pathInfo: paths => {

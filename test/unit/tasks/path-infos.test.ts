@@ -1,5 +1,6 @@
 import { readFileSync, statSync, utimesSync } from 'node:fs'
 import { join } from 'node:path'
+import SqliteDatabase from 'better-sqlite3'
 import { afterEach, beforeEach, describe, expect, onTestFinished, test, vi } from 'vitest'
 import { silentLogger } from '../../../src/log.ts'
 import { NixCommand } from '../../../src/nix/command.ts'
@@ -39,6 +40,34 @@ function settle(): void {
   utimesSync(database, atime, (mtimeMs - 60_000) / 1000)
 }
 
+/** Another way for a path to be registered anew: Nix's database was lost, and made again of what somebody had written down. */
+function reregister(path: string, { deriver = '', references = [] }: { deriver?: string, references?: string[] } = {}): void {
+  const time = sql('SELECT registrationTime FROM ValidPaths WHERE path = ?', path)
+  store.run('sh', '-c', 'nix-store --dump-db > registrations && rm -r var/db && nix-store --load-db < registrations')
+  sql('DELETE FROM ValidPaths WHERE path = ?', path)
+  const hash = store.run('nix-hash', '--type', 'sha256', path)
+  const size = store.run('sh', '-c', `nix-store --dump ${path} | wc -c`)
+  store.file('registration', [path, hash, size, deriver, references.length, ...references, ''].join('\n'))
+  store.run('sh', '-c', 'nix-store --load-db < registration')
+  if (deriver !== '' || references.length > 0) sql('UPDATE ValidPaths SET registrationTime = ? WHERE path = ?', time, path)
+  settle()
+}
+
+function derivation(): string {
+  return store.run('nix-instantiate', '-E', 'derivation { name = "other"; system = "x"; builder = "/bin/sh"; }')
+}
+
+/** Runs a statement on Nix's own database. */
+function sql(statement: string, ...values: unknown[]): unknown {
+  const database = new SqliteDatabase(join(store.root, 'var/db/db.sqlite'))
+  try {
+    const prepared = database.prepare(statement)
+    return prepared.reader ? prepared.pluck().get(...values) : prepared.run(...values)
+  } finally {
+    database.close()
+  }
+}
+
 async function only(infos: PathInfos, path: string): Promise<NixPathInfo | null> {
   return (await infos.get([path])).get(path) ?? null
 }
@@ -67,20 +96,47 @@ describe('what Nix said of a path', () => {
       addPath('image')
       settle()
     }],
-    ['anything else is registered', () => {
-      addPath('other')
-      settle()
-    }],
+    ['it is registered anew, the same file, at another time', path => { reregister(path) }],
+    ['it is registered anew, the same file, in the same second, from another derivation', path => { reregister(path, { deriver: derivation() }) }],
+    ['it is registered anew, the same file, in the same second, with other references', path => { reregister(path, { references: [derivation()] }) }],
     ['its file was replaced', path => { store.run('sh', '-c', `cp ${path} copy && rm -f ${path} && mv copy ${path}`) }],
     ['the store is another one', () => { store.run('sh', '-c', 'rm -r var/db') }],
   ])('is asked for again after %s', async (_, change) => {
     const path = addPath('image')
+    derivation()
+    reregister(path)
+    sql('UPDATE ValidPaths SET registrationTime = registrationTime - 10')
     settle()
     const { nix, infos, asked } = await setUp()
     await only(infos, path)
     change(path)
     expect(await only(infos, path)).toEqual((await nix.pathInfo([path])).get(path))
     expect(asked).toHaveBeenCalledTimes(3)
+  })
+
+  test('is not asked for again after anything else is registered', async () => {
+    const path = addPath('image')
+    settle()
+    const { nix, infos, asked } = await setUp()
+    const first = await only(infos, path)
+    for (const other of ['one', 'two']) {
+      addPath(other)
+      settle()
+      expect(await only(infos, path)).toEqual(first)
+    }
+    expect(asked).toHaveBeenCalledTimes(1)
+    expect((await nix.pathInfo([path])).get(path)).toEqual(first)
+  })
+
+  test('is asked for again where the database can not be looked at, or is one of another Nix', async () => {
+    const path = addPath('image')
+    settle()
+    const { infos, asked } = await setUp()
+    await only(infos, path)
+    sql('ALTER TABLE ValidPaths RENAME COLUMN sigs TO signatures')
+    asked.mockImplementation(([asked = '']) => Promise.resolve(new Map([[asked, null]])))
+    expect(await only(infos, path)).toBeNull()
+    expect(asked).toHaveBeenCalledTimes(2)
   })
 
   test('is not remembered while it may still change unseen', async () => {
@@ -173,8 +229,6 @@ describe('the catalog\'s memory of paths', () => {
     expect([1, 2, 3].map(seed => knownPaths.get(someStorePath(seed)) !== undefined).filter(Boolean)).toHaveLength(2)
     knownPaths.put([known(4)], { most: 10 })
     expect(knownPaths.get(someStorePath(4))).toMatchObject({ narSize: 4, references: [someStorePath(9)], signatures: ['a:1'], registrationTime: 7, ultimate: true })
-    knownPaths.forget(someStorePath(4))
-    expect(knownPaths.get(someStorePath(4))).toBeUndefined()
   })
 })
 

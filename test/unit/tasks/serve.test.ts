@@ -31,7 +31,7 @@ async function serving() {
 describe('what peers are served', () => {
   it('is any range of the NAR, byte for byte, and the whole description', async () => {
     const { image, source, read } = await serving()
-    expect(await source.describe(image.narHash)).toEqual({ metadata: { ...image.metadata, name: 'it' }, manifest: Buffer.from(image.manifest) })
+    expect(await source.describe(image.narHash)).toEqual({ verified: true, metadata: { ...image.metadata, name: 'it' }, manifest: Buffer.from(image.manifest) })
     const range = fc.tuple(fc.nat({ max: image.nar.length }), fc.nat({ max: image.nar.length })).map(([a, b]) => [Math.min(a, b), Math.abs(a - b)] as const)
     await fc.assert(fc.asyncProperty(range, async ([offset, length]) => {
       expect((await read(offset, length)).equals(image.nar.subarray(offset, offset + length))).toBe(true)

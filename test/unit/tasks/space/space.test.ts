@@ -202,7 +202,7 @@ describe('the quota', () => {
     space.configure(SETTINGS)
     const row = await fetchImage(context, { ref: { kind: 'nar-hash', narHash: image.narHash } })
     expect(row.state).toBe('verified')
-    expect(fleet.context.catalog.journal(image.narHash).some(({ reason }) => /at byte [1-9]/.test(reason))).toBe(true)
+    expect(fleet.context.catalog.journal(image.narHash).some(({ reason }) => /(at|from) byte [1-9]/.test(reason))).toBe(true)
   })
 })
 

@@ -1,0 +1,145 @@
+import { publicKeyFromRaw } from '@libp2p/crypto/keys'
+import type { KadDHT } from '@libp2p/kad-dht'
+import { messageOf, NarvikError } from '../errors.ts'
+import { checkNameTimes, nameKey, type NameRecord, publisherId, readNameRecord, refuseName } from '../image/name-record.ts'
+import { FIND_TIMEOUT_MS, NAME_LOOKUP_MS, RECORD_LIFETIME_MS } from '../limits.ts'
+import type { Logger } from '../log.ts'
+import { type RecordBookInit, SequencedBook } from './record-book.ts'
+
+/** A proven record, with its bytes. */
+export interface PublishedName {
+  readonly record: NameRecord
+  readonly value: Uint8Array
+}
+
+/** What publishers have named. */
+export interface NameDirectory {
+  /**
+   * Proves a record and remembers it.
+   * @throws NarvikError `refused` where it is forged, expired, malformed, or older than one that was seen.
+   */
+  accept(value: Uint8Array): Promise<NameRecord>
+  /** Tells the fleet of an accepted record, and again and again until it expires, or a newer one of the name is kept. */
+  keep(published: PublishedName): Promise<void>
+  /** The newest live record that the fleet has of a name; `publisher` is a public key in hex. */
+  find(publisher: string, name: string, options: { signal?: AbortSignal | undefined }): Promise<PublishedName | undefined>
+}
+
+/**
+ * The record in `value`, once it is proven to be its publisher's, to belong under its key and to be of this time.
+ * @throws NarvikError `refused`.
+ */
+export async function verifyNameRecord(key: Uint8Array, value: Uint8Array, now: number): Promise<NameRecord> {
+  const { record, key: own, signature, signed } = readNameRecord(value)
+  // Each name of a publisher has one key: no other text form of it.
+  if (Buffer.compare(own, key) !== 0) refuseName(`a record of ${record.name}`, 'one that belongs under its key')
+  if (!await publicKeyFromRaw(Buffer.from(publisherId(record.publisher), 'hex')).verify(signed, signature)) refuseName('a signature that does not verify', `one of ${record.publisher}`)
+  checkNameTimes(record, now)
+  return record
+}
+
+/** The newest proven record of each name. */
+export class NameBook extends SequencedBook<NameRecord> {
+  constructor(init: RecordBookInit = {}) {
+    super(verifyNameRecord, init)
+  }
+
+  newest(publisher: string, name: string): PublishedName | undefined {
+    return this.live(nameKey(publisher, name))
+  }
+}
+
+/** Copies of a record after which the newest of them is believed to be the newest there is. */
+const ENOUGH_COPIES = 3
+/** Milliseconds after a new peer before it is told of the names; many come at once. */
+const SETTLE_MS = 500
+
+export interface DhtNamesComponents {
+  readonly dht: Pick<KadDHT, 'get' | 'put'>
+  readonly table: { addEventListener(type: 'peer:add', listener: () => void): void }
+  readonly book: NameBook
+  readonly logger: Logger
+}
+
+/** The names in the fleet's DHT. Runs from `start` to `stop`. */
+export class DhtNames implements NameDirectory {
+  readonly #components: DhtNamesComponents
+  readonly #now: () => number
+  readonly #kept = new Map<string, PublishedName>()
+  readonly #stopping = new AbortController()
+  #renewTimer: NodeJS.Timeout | undefined
+  #settleTimer: NodeJS.Timeout | undefined
+  #renewing: Promise<void> = Promise.resolve()
+
+  constructor(components: DhtNamesComponents, { now = Date.now }: { now?: (() => number) | undefined } = {}) {
+    this.#components = components
+    this.#now = now
+  }
+
+  start(): void {
+    this.#renewTimer = setInterval(() => { this.#renew() }, RECORD_LIFETIME_MS / 2).unref()
+    // Nobody tells a new peer of what was published before it came.
+    this.#components.table.addEventListener('peer:add', () => {
+      this.#settleTimer ??= setTimeout(() => {
+        this.#settleTimer = undefined
+        this.#renew()
+      }, SETTLE_MS).unref()
+    })
+  }
+
+  async stop(): Promise<void> {
+    clearInterval(this.#renewTimer)
+    clearTimeout(this.#settleTimer)
+    this.#stopping.abort(new NarvikError('interrupted', 'Cannot use the network: found the daemon stopping, needed it running'))
+    await this.#renewing
+  }
+
+  accept(value: Uint8Array): Promise<NameRecord> {
+    return this.#components.book.accept(readNameRecord(value).key, value)
+  }
+
+  async keep(published: PublishedName): Promise<void> {
+    this.#kept.set(idOf(published), published)
+    await this.#put(published)
+  }
+
+  async find(publisher: string, name: string, { signal }: { signal?: AbortSignal | undefined }): Promise<PublishedName | undefined> {
+    const { dht, book, logger } = this.#components
+    let copies = 0
+    try {
+      const limit = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(NAME_LOOKUP_MS), ...signal === undefined ? [] : [signal]])
+      for await (const event of dht.get(nameKey(publisher, name), { signal: limit })) {
+        if (event.name === 'PEER_RESPONSE' && event.record !== undefined) copies += 1
+        if (copies >= ENOUGH_COPIES) break
+      }
+    } catch (error) {
+      signal?.throwIfAborted()
+      logger.debug('looked up a published name in vain', { name, reason: messageOf(error) })
+    }
+    // Every copy went through the book, which has refused what is forged or old.
+    return book.newest(publisher, name)
+  }
+
+  #renew(): void {
+    for (const [id, { record }] of this.#kept) if (record.expires <= this.#now()) this.#kept.delete(id)
+    this.#renewing = this.#renewing.then(async () => {
+      for (const published of this.#kept.values()) if (!this.#stopping.signal.aborted) await this.#put(published)
+    })
+  }
+
+  async #put({ record, value }: PublishedName): Promise<void> {
+    const { dht, logger } = this.#components
+    const signal = AbortSignal.any([this.#stopping.signal, AbortSignal.timeout(FIND_TIMEOUT_MS)])
+    try {
+      const events = dht.put(nameKey(publisherId(record.publisher), record.name), value, { signal })[Symbol.asyncIterator]()
+      while ((await events.next()).done !== true) signal.throwIfAborted()
+    } catch (error) {
+      // A peer that has a newer one refuses it; who comes later is told at the next renewal.
+      if (!signal.aborted) logger.debug('a published name was not taken', { name: record.name, reason: messageOf(error) })
+    }
+  }
+}
+
+function idOf({ record }: PublishedName): string {
+  return `${publisherId(record.publisher)}/${record.name}`
+}

@@ -1,0 +1,87 @@
+import type { Ref } from '../image/ref.ts'
+import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
+import type { ImageRow, JournalEntry } from '../store/image-row.ts'
+import type { TaskContext } from './context.ts'
+import type { Job } from './jobs.ts'
+import { requireImage } from './refs.ts'
+
+/** Lines of what was tried that are told; older ones are in the journal. */
+const TRIES_TOLD = 50
+
+/** Tells why an image is where it is, where its bytes came from, and what happens next. */
+export function explainImage({ catalog, jobs }: Pick<TaskContext, 'catalog' | 'jobs'>, ref: Ref) {
+  const row = requireImage(catalog, ref)
+  const journal = catalog.journal(row.narHash)
+  const job = jobs.find(row.narHash)
+  const evidence = latestBooks(journal)
+  return {
+    narHash: row.narHash.toSri(),
+    narSize: row.narSize,
+    name: row.name,
+    state: row.state,
+    why: whyHere(row, journal),
+    reason: row.state === 'verified' ? null : row.reason ?? 'its bytes are not here yet',
+    peers: sharesOf(job, evidence),
+    reused: evidence?.sources?.reused ?? [],
+    zeros: evidence?.sources?.zeros ?? 0,
+    wasted: evidence?.sources?.wasted ?? 0,
+    refused: refusals(journal),
+    tried: journal.slice(-TRIES_TOLD).map(({ at, event, reason }) => ({ at: at.toISOString(), event, reason })),
+    next: whatNext(row, journal, job),
+  }
+}
+
+/** The newest evidence that says who sent what. */
+function latestBooks(journal: readonly JournalEntry[]): Evidence | undefined {
+  return journal.findLast(({ evidence }) => evidence?.peers !== undefined)?.evidence ?? undefined
+}
+
+function whyHere({ source, askedBy, createdAt }: ImageRow, journal: readonly JournalEntry[]): string {
+  const since = journal.findLast(({ event }) => event === 'create')?.reason
+  const at = `${createdAt.toISOString().slice(0, 19).replace('T', ' ')} UTC`
+  if (source === 'import') return `it was imported on this host at ${at}`
+  const by = { 'nar-hash': 'its NAR hash', 'store-path': 'its store path', 'name': 'its name' }[askedBy]
+  return `it was asked for by ${by} at ${at}${since === undefined ? '' : ` (${since})`}`
+}
+
+/** While it is received, what came so far; then what the evidence says. */
+function sharesOf(job: Job<unknown> | undefined, evidence: Evidence | undefined): PeerShare[] {
+  const settled = [...evidence?.peers ?? []]
+  if (job?.progress.phase !== 'receiving') return settled
+  const arriving = job.progress.peers.map(({ peerId, bytes }): PeerShare => ({ peerId, bytes, outcome: 'used', detail: null }))
+  return [...arriving, ...settled.filter(({ peerId }) => !arriving.some(one => one.peerId === peerId))]
+}
+
+/** Who lied, failed or was refused, with what was held against them; the last word on each. */
+function refusals(journal: readonly JournalEntry[]): { by: string, detail: string }[] {
+  const last = new Map<string, string>()
+  for (const { evidence } of journal) {
+    for (const { peerId, outcome, detail } of evidence?.peers ?? []) {
+      if (outcome === 'lied' || outcome === 'failed') last.set(peerId, `${outcome}: ${detail ?? 'its bytes were not those of the image'}`)
+      else last.delete(peerId)
+    }
+    for (const { stage, verdict, detail } of evidence?.verdict?.stages ?? []) {
+      if (verdict === 'fail') last.set(`stage ${stage}`, detail)
+      else last.delete(`stage ${stage}`)
+    }
+  }
+  return Array.from(last, ([by, detail]) => ({ by, detail }))
+}
+
+function whatNext(row: ImageRow, journal: readonly JournalEntry[], job: Job<unknown> | undefined): string {
+  switch (row.state) {
+    case 'verified': return row.isPrivate ? 'it stays on this host: it is private' : 'it is served to peers, and announced where the policy of this host allows it'
+    case 'quarantined': return 'its NAR hash is recomputed; it is shown when that is right'
+    case 'rejected': return afterRejection(journal)
+    case 'receiving': return `${job?.progress.bytes ?? 0} of ${row.narSize ?? 'unknown'} bytes are here; when all are, its NAR hash is recomputed`
+    case 'wanted': return job === undefined
+      ? 'it is looked for every 10 s and whenever a peer connects'
+      : 'providers are being looked for'
+  }
+}
+
+function afterRejection(journal: readonly JournalEntry[]): string {
+  const verdict = journal.findLast(({ event }) => event === 'fail')?.evidence?.verdict
+  if (verdict !== undefined && isPolicyRefusal(verdict)) return 'its bytes are right; narvik fetch accepts it once it has enough signatures of trusted keys'
+  return 'it stays out of reach; narvik fetch tries again, narvik rm drops it'
+}

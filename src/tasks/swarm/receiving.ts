@@ -1,0 +1,104 @@
+import { runBytes } from '../../image/chunk-check.ts'
+import type { ChunkList } from '../../image/chunk-list.ts'
+import { type ChunkRun, ChunkSet } from '../../image/chunk-set.ts'
+import type { NarHash } from '../../image/nar-hash.ts'
+import type { Layout } from '../../nar/layout.ts'
+import { readRange } from '../../nar/read-range.ts'
+import type { ChunkHolding } from '../../p2p/protocol.ts'
+
+export interface ReceivingParts {
+  readonly narHash: NarHash
+  readonly manifestDigest: string
+  readonly layout: Layout
+  readonly chunks: ChunkList
+  /** Where the tree is at the moment. */
+  readonly tree: () => string
+}
+
+/** An image that is being received: the chunks of it that are proven can be given on before the whole is. */
+export class ReceivingImage implements ChunkHolding {
+  readonly narHash: NarHash
+  readonly manifestDigest: string
+  readonly chunks: ChunkList
+  readonly have: ChunkSet
+  readonly #layout: Layout
+  readonly #tree: () => string
+  readonly #gone = new AbortController()
+  readonly #listeners = new Set<(run: ChunkRun) => void>()
+  /** Called with each peer that asks for chunks. */
+  onMet: (peerId: string) => void = () => undefined
+  /** Called where a chunk on disk is not what was written. */
+  onDamage: (chunk: number) => void = () => undefined
+
+  constructor({ narHash, manifestDigest, layout, chunks, tree }: ReceivingParts) {
+    this.narHash = narHash
+    this.manifestDigest = manifestDigest
+    this.chunks = chunks
+    this.have = new ChunkSet(chunks.count)
+    this.#layout = layout
+    this.#tree = tree
+  }
+
+  get gone(): AbortSignal {
+    return this.#gone.signal
+  }
+
+  /** Chunks are on disk whose hashes were right as they came. */
+  add(run: ChunkRun): void {
+    for (let chunk = run.first; chunk < run.first + run.count; chunk++) this.have.add(chunk)
+    for (const listener of this.#listeners) listener(run)
+  }
+
+  onAdded(listener: (run: ChunkRun) => void): () => void {
+    this.#listeners.add(listener)
+    return () => { this.#listeners.delete(listener) }
+  }
+
+  async read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array> {
+    return readRun(this.#tree(), this.#layout, this.chunks, run, options)
+  }
+
+  damaged(chunk: number): void {
+    this.onDamage(chunk)
+    this.end()
+  }
+
+  met(peerId: string): void {
+    this.onMet(peerId)
+  }
+
+  /** Nothing is given on any more. */
+  end(): void {
+    this.#gone.abort()
+  }
+}
+
+/** The bytes of a run of chunks, as they are on disk. */
+export async function readRun(
+  tree: string, layout: Layout, chunks: ChunkList, run: ChunkRun, options: { readonly signal?: AbortSignal, readonly unchangedSince?: number },
+): Promise<Uint8Array> {
+  const bytes = Buffer.allocUnsafeSlow(runBytes(chunks, run))
+  let filled = 0
+  for await (const part of readRange(tree, layout, chunks.offset(run.first), bytes.length, options)) {
+    bytes.set(part, filled)
+    filled += part.length
+  }
+  return bytes
+}
+
+/** The images that are being received in chunks at the moment. */
+export class Receiving {
+  readonly #images = new Map<string, ReceivingImage>()
+
+  get(narHash: NarHash): ReceivingImage | undefined {
+    return this.#images.get(narHash.toNix32())
+  }
+
+  add(image: ReceivingImage): void {
+    this.#images.set(image.narHash.toNix32(), image)
+  }
+
+  remove(image: ReceivingImage): void {
+    if (this.get(image.narHash) === image) this.#images.delete(image.narHash.toNix32())
+  }
+}

@@ -1,0 +1,244 @@
+import { open, readdir } from 'node:fs/promises'
+import { join } from 'node:path'
+import { describe, expect, it, vi } from 'vitest'
+import { ChunkSet } from '../../../src/image/chunk-set.ts'
+import { decodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
+import type { Evidence } from '../../../src/image/verdict.ts'
+import { fetchImage } from '../../../src/tasks/fetch-image.ts'
+import { expectFailure } from '../../helpers/failure.ts'
+import { FakeFleet, flipped, gate, makeImage, type TestImage } from '../../helpers/fake-fleet.ts'
+import { regular } from '../../helpers/nar-bytes.ts'
+
+const MIB = 1024 * 1024
+const refOf = ({ narHash }: TestImage) => ({ ref: { kind: 'nar-hash' as const, narHash } })
+
+/** Bytes that no two chunks have in common. */
+function contents(size: number, seed = 1): Buffer {
+  const words = new Uint32Array(size / 4)
+  let state = seed
+  for (let index = 0; index < words.length; index++) {
+    state ^= state << 13
+    state ^= state >>> 17
+    state ^= state << 5
+    words[index] = state
+  }
+  return Buffer.from(words.buffer)
+}
+
+const disk = (size = 3 * MIB, seed = 1) => makeImage(regular(contents(size, seed)))
+
+function evidenceOf({ context }: FakeFleet, { narHash }: TestImage, to: 'rejected' | 'verified'): Evidence | undefined {
+  return context.catalog.journal(narHash).findLast(entry => entry.to === to)?.evidence ?? undefined
+}
+
+/** The manifest of another image: for whoever sends that one, every chunk is right. */
+async function forged(image: TestImage, at: number): Promise<{ manifest: Uint8Array, nar: Buffer, digest: string }> {
+  const nar = flipped(image.nar, at)
+  const other = await makeImage(regular(nar.subarray(96, 96 + 3 * MIB)))
+  return { manifest: other.manifest, nar: other.nar, digest: manifestDigest(other.manifest) }
+}
+
+/** Half of the chunks of an image. */
+function half(image: TestImage, odd: boolean): ChunkSet {
+  const { chunks: { count } } = decodeManifest(image.manifest)
+  const set = new ChunkSet(count)
+  for (let chunk = odd ? 1 : 0; chunk < count; chunk += 2) set.add(chunk)
+  return set
+}
+
+describe('an image in chunks', () => {
+  it('comes from several peers that have parts of it, and the books say which', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start()
+    const even = await fleet.add('even', image, { have: half(image, false) })
+    const odd = await fleet.add('odd', image, { have: half(image, true) })
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    const { peers = [], sources } = evidenceOf(fleet, image, 'verified') ?? {}
+    expect(peers.map(({ peerId, outcome }) => [peerId, outcome]).sort()).toEqual([['even', 'used'], ['odd', 'used']])
+    expect(peers.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(image.nar.length)
+    expect(sources).toEqual({ reused: [], zeros: 0, wasted: 0 })
+    expect([...even.sent, ...odd.sent].sort((a, b) => a - b)).toEqual(Array.from({ length: decodeManifest(image.manifest).chunks.count }, (_, chunk) => chunk))
+    expect(even.asked).toEqual([])
+    expect(fleet.announces(image.narHash)).toBe(true)
+  })
+
+  it('comes in one stream where it is small', async () => {
+    const image = await disk(MIB - 4096)
+    const fleet = await FakeFleet.start()
+    const peer = await fleet.add('peer', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect(peer.asked).toEqual([0])
+    expect(peer.sent).toEqual([])
+  })
+
+  it('is given on while it is received, and passed on without vouching for it', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start()
+    const { opened, open: letGo } = gate()
+    let seen = 0
+    await fleet.add('peer', image, { before: () => ++seen > 2 ? opened : undefined })
+    const fetching = fetchImage(fleet.context, refOf(image))
+    await vi.waitFor(() => { expect(fleet.announces(image.narHash)).toBe(true) }, 10_000)
+    const receiving = fleet.context.receiving.get(image.narHash)
+    expect(receiving?.have.size).toBeGreaterThan(0)
+    const [run] = receiving?.have.runs(1) ?? []
+    if (receiving === undefined || run === undefined) throw new Error('nothing is here')
+    const { chunks } = decodeManifest(image.manifest)
+    const bytes = await receiving.read(run, { signal: new AbortController().signal })
+    expect(Buffer.from(bytes).equals(image.nar.subarray(chunks.offset(run.first), chunks.offset(run.first + 1)))).toBe(true)
+    letGo()
+    await fetching
+    expect(fleet.context.receiving.get(image.narHash)).toBeUndefined()
+    expect(receiving.gone.aborted).toBe(false)
+    // What was open goes on from where the tree is now.
+    expect(Buffer.from(await receiving.read(run, { signal: new AbortController().signal })).equals(Buffer.from(bytes))).toBe(true)
+  })
+
+  it('is withdrawn where it can not be finished', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    await fleet.add('peer', image, { have: half(image, false) })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /needed a provider/)
+    expect(fleet.announces(image.narHash)).toBe(false)
+    expect(fleet.context.catalog.get(image.narHash)?.state).toBe('wanted')
+  })
+})
+
+describe('a peer that sends a wrong chunk', () => {
+  it('is banned after the first one and named, and the image is fetched from the others', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start()
+    const all = Buffer.from(image.nar.map((byte, index) => index % 5000 === 4999 ? byte ^ 1 : byte))
+    await fleet.add('liar', image, { nar: all })
+    const honest = [await fleet.add('one', image), await fleet.add('two', image), await fleet.add('three', image)]
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    const { peers = [], sources } = evidenceOf(fleet, image, 'verified') ?? {}
+    const liar = peers.find(({ peerId }) => peerId === 'liar')
+    if (liar !== undefined) {
+      expect(liar).toMatchObject({ bytes: 0, outcome: 'lied', detail: expect.stringMatching(/its chunk \d+, at byte \d+ of the NAR, was not what its hash says/) as unknown })
+      expect([...fleet.banned.keys()]).toEqual(['liar'])
+      expect(sources?.wasted).toBeGreaterThan(0)
+      expect(liar.wasted).toBeLessThanOrEqual(2 * 256 * 1024)
+    }
+    expect(honest.reduce((sum, { sent }) => sum + sent.length, 0)).toBeGreaterThanOrEqual(decodeManifest(image.manifest).chunks.count)
+  })
+
+  it('is named where nobody else has the image, which stays wanted', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    await fleet.add('liar', image, { nar: Buffer.from(image.nar.map(byte => byte ^ 1)) })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /liar is banned|liar/)
+    expect([...fleet.banned.keys()]).toEqual(['liar'])
+    const row = fleet.context.catalog.get(image.narHash)
+    expect(row?.state).toBe('wanted')
+    const interrupted = fleet.context.catalog.journal(image.narHash).findLast(({ event }) => event === 'interrupt')
+    expect(interrupted?.evidence?.peers).toEqual([expect.objectContaining({ peerId: 'liar', outcome: 'lied' })])
+  })
+})
+
+describe('a forged manifest', () => {
+  it('of which all peers agree leaves the image rejected with both hashes', async () => {
+    const image = await disk()
+    const { manifest, nar, digest } = await forged(image, 2 * MIB)
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    for (const name of ['one', 'two', 'three']) await fleet.add(name, image, { manifest, nar, metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /the tree hashes to sha256-.*, not to sha256-/)
+    const evidence = evidenceOf(fleet, image, 'rejected')
+    const judge = evidence?.verdict?.stages.find(({ stage }) => stage === 'nar-hash')
+    expect(judge).toMatchObject({ verdict: 'fail', expected: image.narHash.toSri() })
+    expect(judge?.found).not.toBe(image.narHash.toSri())
+    // Those who sent honest chunks of it are not to blame, but who vouched for it is.
+    expect(evidence?.peers?.filter(({ outcome }) => outcome === 'lied')).toHaveLength(1)
+    expect(fleet.announces(image.narHash)).toBe(false)
+    expect(await readdir(join(fleet.context.content.dataDir, 'images'))).toEqual([])
+  })
+
+  it('costs no more than a round where an honest peer is there', async () => {
+    const image = await disk()
+    const { manifest, nar, digest } = await forged(image, 2 * MIB)
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    for (const name of ['one', 'two']) await fleet.add(name, image, { manifest, nar, metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
+    await fleet.add('honest', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect(fleet.banned.has('honest')).toBe(false)
+    expect(fleet.context.catalog.journal(image.narHash).filter(({ to }) => to === 'rejected').length).toBeLessThanOrEqual(1)
+  })
+
+  it('that is passed on condemns nobody', async () => {
+    const image = await disk()
+    const { manifest, nar, digest } = await forged(image, 2 * MIB)
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    await fleet.add('one', image, { manifest, nar, unverified: true, metadata: { manifestDigest: digest }, record: { manifestDigest: null } })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /not to sha256-/)
+    expect([...fleet.banned.keys()]).toEqual([])
+    expect(evidenceOf(fleet, image, 'rejected')?.notes).toEqual([expect.stringMatching(/nobody vouched for it/)])
+  })
+
+  it('of which nobody has a chunk is left for another', async () => {
+    const image = await disk()
+    const { manifest, digest } = await forged(image, 2 * MIB)
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    const { chunks: { count } } = decodeManifest(manifest)
+    await fleet.add('empty', image, { manifest, have: new ChunkSet(count), metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
+    await fleet.add('honest', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+  })
+})
+
+describe('going on with an image in chunks', () => {
+  it('asks for nothing again that was proven, and other peers may send the rest', async () => {
+    const image = await disk()
+    const first = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    await first.add('one', image, { have: half(image, false) })
+    await expectFailure(fetchImage(first.context, refOf(image)), 'no-provider', /needed a provider/)
+    const { dataDir } = first.context.content
+    first.context.content.close()
+    first.context.catalog.close()
+
+    const again = await FakeFleet.start({ dataDir })
+    const other = await again.add('two', image)
+    expect((await fetchImage(again.context, refOf(image))).state).toBe('verified')
+    expect(other.sent.every(chunk => chunk % 2 === 1)).toBe(true)
+    const { peers = [] } = evidenceOf(again, image, 'verified') ?? {}
+    expect(peers.map(({ peerId }) => peerId).sort()).toEqual(['one', 'two'])
+    expect(peers.reduce((sum, { bytes }) => sum + bytes, 0)).toBe(image.nar.length)
+  })
+
+  it('fetches again what is damaged on disk, before anybody is blamed', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    const one = await fleet.add('one', image, { have: half(image, false) })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /needed a provider/)
+    const handle = await open(fleet.context.content.quarantineTree(image.narHash), 'r+')
+    const { chunks } = decodeManifest(image.manifest)
+    await handle.write(Buffer.from('damage'), 0, 6, chunks.offset(2) - 96 + 1000)
+    await handle.close()
+    one.isGone = true
+    const two = await fleet.add('two', image)
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect([...fleet.banned.keys()]).toEqual([])
+    expect(two.sent.filter(chunk => chunk % 2 === 0)).toEqual([2])
+    expect(evidenceOf(fleet, image, 'rejected')?.notes).toEqual([expect.stringMatching(/1 chunks on disk are not what was received/)])
+  })
+})
+
+describe('what this host has already', () => {
+  it('is copied and not sent, and the books say from where', async () => {
+    const old = contents(3 * MIB)
+    const next = Buffer.concat([old.subarray(0, 1 * MIB), contents(1 * MIB, 99), Buffer.alloc(1 * MIB), old.subarray(1 * MIB)])
+    const [before, after] = [await makeImage(regular(old)), await makeImage(regular(next))]
+    const fleet = await FakeFleet.start()
+    await fleet.add('old', before)
+    await fetchImage(fleet.context, refOf(before))
+    await fleet.add('new', after)
+    expect((await fetchImage(fleet.context, refOf(after))).state).toBe('verified')
+    const { peers = [], sources } = evidenceOf(fleet, after, 'verified') ?? {}
+    const sent = peers.reduce((sum, { bytes }) => sum + bytes, 0)
+    const reused = sources?.reused.reduce((sum, { bytes }) => sum + bytes, 0) ?? 0
+    expect(sources?.reused.map(({ narHash }) => narHash)).toEqual([before.narHash.toSri()])
+    expect(sources?.zeros).toBeGreaterThan(MIB / 2)
+    expect(reused).toBeGreaterThan(2 * MIB)
+    expect(sent).toBeLessThan(1.6 * MIB)
+    expect(sent + reused + (sources?.zeros ?? 0)).toBe(after.nar.length)
+  })
+})
