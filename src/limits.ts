@@ -117,6 +117,16 @@ export const TLS_BUFFER_BYTES = 1 * MIB
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
 export const MAX_KNOWN_RECORDS = 50_000
+/** Records that one member may have in another's memory, of its images and of itself as a provider: as many as a closure has paths. */
+export const MAX_PEER_RECORDS = 32_768
+/** Provider records of all members in one host's memory. */
+export const MAX_PROVIDER_RECORDS = 100_000
+/** Providers of one image that are believed to be some on the word of one peer; each costs a look-up of what it has signed. */
+export const MAX_NAMED_PROVIDERS = 64
+/** Addresses of a provider that are taken from one message. */
+export const MAX_NAMED_ADDRESSES = 16
+/** Addresses that are remembered of one peer: dialling refuses to try more than 25, and a host has few. */
+export const MAX_PEER_ADDRESSES = 24
 /** Announcements sent at once. */
 export const ANNOUNCE_CONCURRENCY = 4
 /** Peers that a host stays connected to by its own effort; a fleet up to this size is a full mesh. */

@@ -1,7 +1,7 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_NAMED_ADDRESSES, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { type Ban, Bans } from './bans.ts'
@@ -365,7 +365,7 @@ function startFailed(error: unknown, listen: readonly string[]): NarvikError {
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {
-  await stack.peerStore.merge(id, { multiaddrs })
+  await stack.peerStore.merge(id, { multiaddrs: multiaddrs.slice(0, MAX_NAMED_ADDRESSES) })
 }
 
 async function delay(ms: number): Promise<void> {
