@@ -1,5 +1,6 @@
 import { z } from 'zod'
-import { defaultConfig, describeConfig, environmentName, type ConfigKey } from '../src/config.ts'
+import { formatByteSize } from '../src/byte-size.ts'
+import { defaultConfig, describeConfig, environmentName, isByteSize, type ConfigKey } from '../src/config.ts'
 import { row } from './markdown-row.ts'
 
 /** Characters of a line of the example. */
@@ -53,7 +54,7 @@ ${tables.join('\n\n')}
 function entry(documented: ConfigKey): string {
   const name = documented.key.split('.').at(-1) ?? ''
   const value = defaultOf(documented.key)
-  const line = value === null ? `# ${name} = ${toToml(documented.example)}` : `${name} = ${toToml(value)}`
+  const line = value === null ? `# ${name} = ${toToml(documented.example)}` : `${name} = ${valueText(documented, value)}`
   return `${comment(documented.description)}\n${line}`
 }
 
@@ -63,9 +64,14 @@ function defaultOf(key: string): unknown {
   return key.split('.').reduce<unknown>((value, part) => (value as Record<string, unknown>)[camel(part)], { ...defaultConfig({ env: {}, uid: 0 }) })
 }
 
-function defaultText({ key }: ConfigKey): string {
-  const value = defaultOf(key)
-  return value === null ? 'not set' : `\`${toToml(value)}\``
+function defaultText(documented: ConfigKey): string {
+  const value = defaultOf(documented.key)
+  return value === null ? 'not set' : `\`${valueText(documented, value)}\``
+}
+
+/** A size is written with its unit. */
+function valueText({ schema }: ConfigKey, value: unknown): string {
+  return toToml(isByteSize(schema) && typeof value === 'number' && value > 0 ? formatByteSize(value) : value)
 }
 
 /** Strings, numbers, booleans and lists of them read the same in TOML as in JSON. */
@@ -74,6 +80,7 @@ function toToml(value: unknown): string {
 }
 
 function typeName(schema: z.ZodType): string {
+  if (isByteSize(schema)) return 'size'
   if (schema instanceof z.ZodNullable) return typeName(schema.unwrap() as z.ZodType)
   if (schema instanceof z.ZodReadonly) return typeName(schema.unwrap() as z.ZodType)
   if (schema instanceof z.ZodArray) return `list of ${typeName(schema.unwrap() as z.ZodType)}s`

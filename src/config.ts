@@ -3,10 +3,11 @@ import { isIP } from 'node:net'
 import { homedir } from 'node:os'
 import { join, resolve } from 'node:path'
 import { z } from 'zod'
+import { BYTE_SIZE_FORM, formatByteSize, parseByteSize } from './byte-size.ts'
 import { nearest } from './config/nearest.ts'
 import { leavesOf, lineOf, parseToml } from './config/toml.ts'
 import { fromSystemError, NarvikError, systemCode } from './errors.ts'
-import { MAX_CONFIG_BYTES, MAX_LISTED_PEERS, MAX_TRUSTED_KEYS, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
+import { MAX_CONFIG_BYTES, MAX_FETCHES, MAX_LISTED_PEERS, MAX_MIN_COPIES, MAX_SERVED_STREAMS, MAX_TRUSTED_KEYS, MIN_RATE_BYTES, NIX_QUERY_TIMEOUT_MS, STREAM_STALL_MS } from './limits.ts'
 import { LOG_LEVELS } from './log.ts'
 import { explainMismatch } from './mismatch.ts'
 
@@ -19,6 +20,18 @@ const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-
 export const SHARING = ['everything', 'named', 'nothing'] as const
 export type Sharing = (typeof SHARING)[number]
 const signatureCount = z.int().min(0).max(MAX_TRUSTED_KEYS)
+const byteSize = z.union([z.int().min(0), z.string().max(64)], 'a number of bytes, or text').transform((value, context) => {
+  const bytes = typeof value === 'number' ? value : parseByteSize(value)
+  if (bytes !== undefined) return bytes
+  context.addIssue({ code: 'custom', message: BYTE_SIZE_FORM })
+  return z.NEVER
+})
+/** Bytes per second; a lower limit than the least would have peers give the stream up. */
+const rate = byteSize.refine(bytes => bytes === 0 || bytes >= MIN_RATE_BYTES, `0 for no limit, or at least ${formatByteSize(MIN_RATE_BYTES)}`)
+/** Whether a key takes a size, as bytes or as text with a unit. */
+export function isByteSize(schema: z.ZodType): boolean {
+  return schema instanceof z.ZodNullable ? isByteSize(schema.unwrap() as z.ZodType) : schema instanceof z.ZodPipe
+}
 const seconds = z.number().positive().max(7 * 24 * 3600)
 
 /**
@@ -81,7 +94,29 @@ const configSchema = z.strictObject({
   fetch: z.strictObject({
     providerWaitSeconds: seconds.describe('Seconds to go on looking for a provider where the request gives no timeout.'),
     stallSeconds: seconds.describe('Seconds without a byte after which a provider is given up for the next.'),
+    atOnce: z.int().min(1).max(MAX_FETCHES).describe('Images that are received at once; the others wait in a queue, by their priority. See `narvik queue`.'),
   }).describe('How images are received.'),
+  rates: z.strictObject({
+    upload: rate.describe('Bytes per second that this host sends at most, to all peers together, such as "50 MiB"; 0 for as many as go.'),
+    download: rate.describe('The same for what it receives.'),
+    uploadPerPeer: rate.describe('Bytes per second to each single peer at most; 0 for as many as go.'),
+    downloadPerPeer: rate.describe('The same for what each single peer sends.'),
+    uploadSlots: z.int().min(1).max(MAX_SERVED_STREAMS).describe('NARs that are sent at once; the next asker is told to ask somebody else, or later.'),
+  }).describe('How fast images move. Bytes of images and manifests count, in every protocol.'),
+  space: z.strictObject({
+    quota: byteSize.nullable().meta({
+      description: 'What Narvik may take on disk for itself: images, quarantine and catalog; what is in place in the Nix store is not counted. Where a fetch or an ' +
+        'import needs more, images are collected: those without a name that were not used for longest first. Not set: no quota.',
+      examples: ['200 GiB'],
+    }),
+    minFree: byteSize.describe('What must be free on the disk, in bytes or such as "1 GiB"; below it fetches are paused until there is room again. 0 for nothing.'),
+    minCopies: z.int().min(0).max(MAX_MIN_COPIES).describe('Copies of an image that must be left elsewhere in the fleet before this host\'s is collected. ' +
+      '0 asks nobody, and lets the last copy go.'),
+  }).describe('How much room Narvik may take, and what it gives free; docs/SPACE.md says how.'),
+  scrub: z.strictObject({
+    bytesPerSecond: byteSize.describe('How fast verified images are read again in the background, to find damage, such as "16 MiB"; 0 for not at all.'),
+    intervalDays: z.number().positive().max(3650).describe('Days after its last proof before an image is proven again: what is pinned first, then what has a name.'),
+  }).describe('Proving again what is here. What is damaged is withdrawn, and repaired from peers.'),
 })
 export type Config = Readonly<z.output<typeof configSchema>>
 
@@ -155,7 +190,10 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     metrics: { port: null, host: '127.0.0.1' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, installFetched: false, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
-    fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000 },
+    fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000, atOnce: 4 },
+    rates: { upload: 0, download: 0, uploadPerPeer: 0, downloadPerPeer: 0, uploadSlots: MAX_SERVED_STREAMS },
+    space: { quota: null, minFree: 1024 ** 3, minCopies: 1 },
+    scrub: { bytesPerSecond: 16 * 1024 ** 2, intervalDays: 30 },
   }
 }
 

@@ -8,12 +8,13 @@ import { createLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics/metrics.ts'
 import { MetricsServer } from './metrics/server.ts'
 import { NixCommand } from './nix/command.ts'
-import { parsePublicKey } from './nix/signature.ts'
 import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
 import { readFleet, Reload } from './reload.ts'
+import { scrubSettingsOf, settingsOf, spaceSettingsOf } from './settings.ts'
+import { countHangups, untilSignal } from './signals.ts'
 import { Catalog } from './store/catalog.ts'
 import { Content } from './store/content.ts'
 import { reconcile } from './store/reconcile.ts'
@@ -23,13 +24,18 @@ import { checkForChanges, checkRegistrations } from './tasks/check-places.ts'
 import { alignAllRoots } from './tasks/gc-roots.ts'
 import { createTasks } from './tasks/all.ts'
 import type { TaskContext } from './tasks/context.ts'
+import { FetchQueue } from './tasks/fetch-queue.ts'
 import { Installer } from './tasks/installer.ts'
 import { Jobs } from './tasks/jobs.ts'
 import { PathInfos } from './tasks/path-infos.ts'
 import { keepNames } from './tasks/published-names.ts'
 import { resumeWork } from './tasks/resume.ts'
+import { Collector } from './tasks/space/collector.ts'
+import { Space } from './tasks/space/space.ts'
+import { Uses } from './tasks/space/uses.ts'
 import { createChunkSource } from './tasks/chunk-source.ts'
 import { createClosureSource, createImageSource, type ServeParts } from './tasks/serve.ts'
+import { Scrubber } from './tasks/scrub.ts'
 import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
@@ -48,11 +54,6 @@ export interface DaemonHooks {
   readonly load: () => Config
 }
 
-/** Bytes per second below which a provider is left for another one. */
-const SLOW_BYTES_PER_SECOND = 32 * 1024
-/** Milliseconds for which a peer that was proven to lie is banned. */
-const BAN_MS = 60 * 60 * 1000
-
 /**
  * Runs a node until it is asked to end, and answers with the exit code. This is where every part is made and joined to
  * the others; what was started last is stopped first.
@@ -68,16 +69,19 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   const nix = new NixCommand({ logger }, { queryTimeoutMs: config.nix.queryTimeoutSeconds * 1000, ...(config.nix.binDir !== null && { binDir: config.nix.binDir }) })
   const damage: { handle: ServeParts['onDamage'] } = { handle: () => undefined }
+  const uses = startUses(catalog, logger, stack)
   const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { catalog, content, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
 
   const jobs = new Jobs()
+  const queue = new FetchQueue(config.fetch.atOnce)
   const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
+  const space = new Space({ catalog, content, logger, collector: new Collector({ catalog, content, node, jobs, announcer, uses, logger }) }, spaceSettingsOf(config))
   const context: TaskContext = {
-    catalog, content, node, nix, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, receiving, logger,
+    catalog, content, node, nix, uses, space, queue, pathInfos: new PathInfos({ nix, known: catalog.knownPaths, logger }), jobs, closures, announcer, receiving, logger,
     get settings() { return settings },
   }
   stack.defer(tellOf({ ...context, events }))
@@ -92,18 +96,14 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
-  const stopResuming = resumeWork(context)
-  stack.defer(async () => { await Promise.all([jobs.stop(), closures.stop()]) })
-  stack.defer(stopResuming)
+  const scrubber = startWork(context, config, stack)
   const server = createControlServer({ tasks, logger }, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
-  keepNames(context)
-  const installer = stack.use(new Installer(context))
-  stack.defer(startLooking(context, installer))
-  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, installer) }
+  const installer = startInstalling(context, stack)
+  const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, next, { space, queue, scrubber, node, installer }) }
   const reload = new Reload({ keyring, node, logger, settle }, { config, load })
   stack.defer(hangups.each(() => { void reload.run() }))
 
@@ -115,14 +115,53 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   return 0
 }
 
+function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack): Uses {
+  const uses = new Uses({ catalog, logger })
+  uses.start()
+  stack.defer(() => { uses.stop() })
+  return uses
+}
+
+/** Goes on with what was left, and begins what goes on in the background. */
+function startWork(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+  const stopResuming = resumeWork(context)
+  const scrubber = new Scrubber(context, scrubSettingsOf(config))
+  scrubber.start()
+  stack.defer(() => scrubber.stop())
+  stack.defer(async () => { await Promise.all([context.jobs.stop(), context.closures.stop()]) })
+  stack.defer(stopResuming)
+  return scrubber
+}
+
 async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
   logger.info('stopping', { signal })
   // Systemd knows that it has asked; that it can't be told so is no reason to leave in disorder.
   await notifySystemd('stopping').catch((error: unknown) => { logger.warn(messageOf(error)) })
 }
 
-/** Other keys may be trusted now, other images be announced, and others be installed. */
-async function takeUpSettings(context: TaskContext, installer: Installer): Promise<void> {
+/** What is compared with Nix and installed, beside everything else. */
+function startInstalling(context: TaskContext, stack: AsyncDisposableStack): Installer {
+  keepNames(context)
+  const installer = stack.use(new Installer(context))
+  stack.defer(startLooking(context, installer))
+  return installer
+}
+
+/** The parts that have settings of their own. */
+interface Configured {
+  readonly space: Space
+  readonly queue: FetchQueue
+  readonly scrubber: Scrubber
+  readonly node: P2pNode
+  readonly installer: Installer
+}
+
+/** Other keys may be trusted now, other images be announced, others be installed, and there may be more or less room and bandwidth. */
+async function takeUpSettings(context: TaskContext, config: Config, { space, queue, scrubber, node, installer }: Configured): Promise<void> {
+  space.configure(spaceSettingsOf(config))
+  queue.configure(config.fetch.atOnce)
+  scrubber.configure(scrubSettingsOf(config))
+  applyRates(node, config)
   await reviewTrust(context)
   context.announcer.announceAll(context.catalog)
   installer.takeUpAll()
@@ -171,7 +210,7 @@ function startLooking(context: TaskContext, installer: Installer): () => Promise
 async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
   const { catalog, logger } = serving
   const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
-  return createNode(parts, {
+  const node = await createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,
     bootstrap: config.bootstrap,
@@ -181,61 +220,14 @@ async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts
     fleet,
     peers: config.peers,
   })
+  applyRates(node, config)
+  return node
 }
 
-function settingsOf({ dataDir, fleetKeyFile, acceptFleetKeyFiles, nix, fetch, trust, sharing }: Config): TaskContext['settings'] {
-  return {
-    trust: {
-      keys: trust.keys.map(text => parsePublicKey(text)),
-      needed: { 'nar-hash': trust.signaturesByHash, 'store-path': trust.signaturesByStorePath, 'name': trust.signaturesByName },
-    },
-    announce: sharing.announce,
-    guarded: {
-      dataDir,
-      secrets: [
-        ...['identity.key', 'catalog.db', 'catalog.db-wal', 'catalog.db-shm', 'quarantine'].map(name => join(dataDir, name)),
-        ...acceptFleetKeyFiles, ...(fleetKeyFile === null ? [] : [fleetKeyFile]),
-      ],
-    },
-    useNix: nix.enabled,
-    storeAddMaxBytes: nix.storeAddMaxBytes,
-    installFetched: nix.installFetched,
-    providerWaitMs: fetch.providerWaitSeconds * 1000,
-    stallMs: fetch.stallSeconds * 1000,
-    slowBytesPerSecond: SLOW_BYTES_PER_SECOND,
-    banMs: BAN_MS,
-  }
-}
-
-/** Resolves with the name of the signal that asks the daemon to end; a second one ends it at once. */
-function untilSignal(logger: Logger): Promise<string> {
-  return new Promise(resolve => {
-    let asked = false
-    for (const name of ['SIGINT', 'SIGTERM'] as const) {
-      process.on(name, () => {
-        if (asked) {
-          logger.warn('ending at once', { signal: name })
-          process.exit(1)
-        }
-        asked = true
-        resolve(name)
-      })
-    }
-  })
-}
-
-/** Takes SIGHUP from the first moment on, as it would end the process otherwise; one that comes before anybody can act on it is not lost. */
-function countHangups(): { each: (act: () => void) => () => void } {
-  let early = 0
-  let act = (): void => { early += 1 }
-  process.on('SIGHUP', () => { act() })
-  return {
-    each: next => {
-      act = next
-      if (early > 0) next()
-      return () => { act = () => undefined }
-    },
-  }
+function applyRates(node: P2pNode, { rates }: Config): void {
+  const limit = (bytesPerSecond: number): number | null => bytesPerSecond === 0 ? null : bytesPerSecond
+  const { upload, download, uploadPerPeer, downloadPerPeer, uploadSlots } = rates
+  node.setRates({ upload: limit(upload), download: limit(download), uploadPerPeer: limit(uploadPerPeer), downloadPerPeer: limit(downloadPerPeer) }, uploadSlots)
 }
 
 async function readVersion(): Promise<string> {

@@ -22,11 +22,13 @@ export const ERROR_CODES = {
   'invalid-manifest': { exit: 5, http: 422, meaning: 'The manifest is malformed, too large, or not that of the image.' },
   'too-large': { exit: 1, http: 413, meaning: 'Something is over its limit.' },
   'disk-full': { exit: 1, http: 507, meaning: 'The disk has no room; nothing was lost.' },
+  'over-quota': { exit: 1, http: 507, meaning: 'The quota on what Narvik stores has no room, and nothing more may be collected.' },
   'io-error': { exit: 1, http: 500, meaning: 'The file system answered with an error.' },
   'corrupt-catalog': { exit: 1, http: 500, meaning: 'The catalog can not be read, or is of a newer Narvik.' },
   'peer-failed': { exit: 1, http: 502, meaning: 'A peer broke the protocol, disappeared or stalled.' },
   'nix-failed': { exit: 1, http: 502, meaning: 'Nix failed; the message has what it said.' },
   'unhealthy': { exit: 1, http: 500, meaning: '`narvik doctor` found something that keeps this host from working.' },
+  'cancelled': { exit: 1, http: 409, meaning: 'Somebody gave the fetch up with `narvik cancel`.' },
   'interrupted': { exit: 1, http: 503, meaning: 'The daemon is stopping; what was received is kept and goes on after the next start.' },
 } as const satisfies Record<string, { exit: number, http: number, meaning: string }>
 

@@ -83,6 +83,8 @@ export const MAX_BAN_MS = 30 * 24 * 3600 * SECOND
 export const BAN_MEMORY_MS = 30 * 24 * 3600 * SECOND
 /** Peers of the configuration's lists, each. */
 export const MAX_LISTED_PEERS = 4096
+/** Bytes per second below which no rate may be limited: a peer that waits for a byte for longer than a stall gives the stream up. */
+export const MIN_RATE_BYTES = 64 * KIB
 /** Bytes of one signed record in the DHT. */
 export const MAX_RECORD_BYTES = 4 * KIB
 /** Milliseconds that a provider or metadata record lives after it was announced. */
@@ -115,6 +117,16 @@ export const TLS_BUFFER_BYTES = 1 * MIB
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
 export const MAX_KNOWN_RECORDS = 50_000
+/** Records that one member may have in another's memory, of its images and of itself as a provider: as many as a closure has paths. */
+export const MAX_PEER_RECORDS = 32_768
+/** Provider records of all members in one host's memory. */
+export const MAX_PROVIDER_RECORDS = 100_000
+/** Providers of one image that are believed to be some on the word of one peer; each costs a look-up of what it has signed. */
+export const MAX_NAMED_PROVIDERS = 64
+/** Addresses of a provider that are taken from one message. */
+export const MAX_NAMED_ADDRESSES = 16
+/** Addresses that are remembered of one peer: dialling refuses to try more than 25, and a host has few. */
+export const MAX_PEER_ADDRESSES = 24
 /** Announcements sent at once. */
 export const ANNOUNCE_CONCURRENCY = 4
 /** Peers that a host stays connected to by its own effort; a fleet up to this size is a full mesh. */
@@ -228,6 +240,23 @@ export const CATALOG_BUSY_TIMEOUT_MS = 5 * SECOND
 export const CATALOG_WAL_BYTES = 16 * MIB
 /** Bytes of the record of how far an image was received; room for a bit for each chunk of the largest image. */
 export const MAX_PROGRESS_BYTES = 64 * MIB
+
+/** Copies of an image that the configuration may ask for; each is a host that is asked before one is collected. */
+export const MAX_MIN_COPIES = 16
+/** Images that are received at once at most, whatever the configuration says; each has a layout and open files. */
+export const MAX_FETCHES = 64
+/** Milliseconds between two looks for images that are due to be proven again. */
+export const SCRUB_LOOK_MS = 60 * SECOND
+/** Milliseconds before an image is proven again that could not be read for another reason than damage. */
+export const SCRUB_RETRY_MS = 6 * 3600 * SECOND
+/** Milliseconds between two writes of when images were last used; more would be lost by a crash, fewer would write for nothing. */
+export const USE_FLUSH_MS = 60 * SECOND
+/** Milliseconds for a holder to say whether it still has an image; one that doesn't is not counted as a copy. */
+export const HOLDER_ANSWER_MS = 5 * SECOND
+/** Milliseconds between two looks at the disk while fetches are paused because it is nearly full. */
+export const ROOM_LOOK_MS = 2 * SECOND
+/** Bytes received after which a fetch looks at the disk and at the quota again. */
+export const ROOM_CHECK_BYTES = 8 * MIB
 
 /** Bytes read from, or written to, a file at once: a whole wire buffer, so that none is split. Larger ones save CPU time and cost memory for each peer. */
 export const FILE_BUFFER_BYTES = WIRE_BUFFER_BYTES

@@ -10,7 +10,9 @@ import type { P2pNode } from './p2p/node.ts'
 const HOT_KEYS: ReadonlySet<string> = new Set([
   'fleet_key_file', 'accept_fleet_key_files', 'peers.allow', 'peers.deny', 'sharing.announce',
   'trust.keys', 'trust.signatures_by_hash', 'trust.signatures_by_store_path', 'trust.signatures_by_name',
-  'nix.enabled', 'nix.store_add_max_bytes', 'nix.install_fetched', 'fetch.provider_wait_seconds',
+  'scrub.bytes_per_second', 'scrub.interval_days', 'space.quota', 'space.min_free', 'space.min_copies',
+  'rates.upload', 'rates.download', 'rates.upload_per_peer', 'rates.download_per_peer', 'rates.upload_slots',
+  'nix.enabled', 'nix.store_add_max_bytes', 'nix.install_fetched', 'fetch.provider_wait_seconds', 'fetch.at_once',
 ])
 
 export interface ReloadComponents {

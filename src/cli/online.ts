@@ -7,6 +7,7 @@ import type { ControlClient } from '../control/client.ts'
 import { plural } from './format.ts'
 import type { Action, Answer } from './outcome.ts'
 import { explanationView } from './explanation.ts'
+import { collectionView, queueView, usageView } from './space-views.ts'
 import * as views from './views.ts'
 import type { Paint } from './table.ts'
 
@@ -28,8 +29,17 @@ export function importImage(path: string, { name, closure, private: isPrivate }:
   }
 }
 
-export function fetchImage(ref: string, { name, timeout, closure, install }: Named & { readonly timeout?: number, readonly install?: boolean }): Action {
-  const request = { ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(install === true ? { install } : {}), ...(timeout === undefined ? {} : { timeoutSeconds: timeout }) }
+interface FetchOptions extends Named {
+  readonly timeout?: number
+  readonly install?: boolean
+  readonly priority?: number
+}
+
+export function fetchImage(ref: string, { name, timeout, closure, install, priority }: FetchOptions): Action {
+  const request = {
+    ref: checkRef(ref), ...(name === undefined ? {} : { name }), ...whole(closure), ...(install === true ? { install } : {}),
+    ...(timeout === undefined ? {} : { timeoutSeconds: timeout }), ...(priority === undefined ? {} : { priority }),
+  }
   return async ({ client, onProgress }) => answer(await client().fetch(request, { onProgress }), views.imageView)
 }
 
@@ -85,6 +95,39 @@ export function makePrivate(ref: string, { off = false }: { readonly off?: boole
 export function remove(ref: string): Action {
   const checked = checkRef(ref)
   return async ({ client }) => answer(await client().remove(checked), ({ narHash, name }) => `removed ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function queue(): Action {
+  return async ({ client }) => answer(await client().queue(), queueView)
+}
+
+export function moveInQueue(ref: string, position: number): Action {
+  const request = { ref: checkRef(ref), position }
+  return async ({ client }) => answer(await client().moveInQueue(request), queueView)
+}
+
+export function cancel(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().cancel(checked), ({ narHash, name }) => `cancelled ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function pin(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().pin(checked), ({ narHash, name }) => `pinned ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function unpin(ref: string): Action {
+  const checked = checkRef(ref)
+  return async ({ client }) => answer(await client().unpin(checked), ({ narHash, name }) => `unpinned ${narHash}${name === null ? '' : ` (${name})`}`)
+}
+
+export function gc({ free, dryRun }: { readonly free?: number, readonly dryRun?: boolean }): Action {
+  const request = { ...(free === undefined ? {} : { freeBytes: free }), ...(dryRun === undefined ? {} : { dryRun }) }
+  return async ({ client }) => answer(await client().gc(request), collectionView)
+}
+
+export function du(): Action {
+  return async ({ client }) => answer(await client().usage(), usageView)
 }
 
 export function status(): Action {

@@ -1,5 +1,7 @@
 import { Command, CommanderError, Option } from 'commander'
+import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
+import { MAX_PRIORITY } from '../control/api.ts'
 import { NarvikError } from '../errors.ts'
 import { completion } from './completion.ts'
 import { configCheck } from './config.ts'
@@ -42,7 +44,10 @@ export function createProgram(version: string, runner: Runner): Command {
     .configureOutput({ outputError: () => undefined })
   addDaemon(program, runner)
   addOnline(program, runner)
+  addSpace(program, runner)
+  addHost(program, runner)
   addOffline(program, runner)
+  addQueue(program, runner)
   addConfig(program, runner)
   addFleet(program, runner)
   addService(program, runner)
@@ -121,7 +126,8 @@ function addOnline(program: Command, { run }: Runner): void {
     .option('--closure', 'with everything that the store path refers to')
     .option('--install', 'and register it in the Nix store of this host')
     .option('--timeout <seconds>', 'give up after this time', parseSeconds)
-    .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, install?: boolean, timeout?: number }) => run(online.fetchImage(ref, options), options))
+    .option('--priority <priority>', 'low, normal, high, or a number: higher ones are received first', parsePriority)
+    .action((ref: string, options: CommonOptions & { name?: string, closure?: boolean, install?: boolean, timeout?: number, priority?: number }) => run(online.fetchImage(ref, options), options))
   common(program.command('list')).description('show the catalog')
     .option('--names', 'the published names, with who published them and when')
     .action((options: CommonOptions & { names?: boolean }) => run(options.names === true ? online.names() : online.list(), options))
@@ -149,6 +155,25 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((ref: string, options: CommonOptions & { off?: boolean }) => run(online.makePrivate(ref, options), options))
   common(program.command('rm <REF>')).description('remove an image from this host')
     .action((ref: string, options: CommonOptions) => run(online.remove(ref), options))
+}
+
+/** What decides what stays here, and what comes. */
+function addSpace(program: Command, { run }: Runner): void {
+  common(program.command('cancel <REF>')).description('give up a fetch, for all who wait for it')
+    .action((ref: string, options: CommonOptions) => run(online.cancel(ref), options))
+  common(program.command('pin <REF>')).description('keep an image, whatever room is needed')
+    .action((ref: string, options: CommonOptions) => run(online.pin(ref), options))
+  common(program.command('unpin <REF>')).description('let an image be collected again')
+    .action((ref: string, options: CommonOptions) => run(online.unpin(ref), options))
+  common(program.command('gc')).description('give room free: what has no name and is not needed, never a pinned image, never one of the last copies')
+    .option('--free <bytes>', 'only until so much is free, such as 10GiB; then also images with a name', parseBytes)
+    .option('--dry-run', 'only say what would go')
+    .action((options: CommonOptions & { free?: number, dryRun?: boolean }) => run(online.gc(options), options))
+  common(program.command('du')).description('show what takes how much room')
+    .action((options: CommonOptions) => run(online.du(), options))
+}
+
+function addHost(program: Command, { run }: Runner): void {
   watchable(program.command('status')).description('show the node')
     .action((options: CommonOptions) => run(online.status(), options))
   watchable(program.command('peers')).description('show the peers')
@@ -164,6 +189,14 @@ function addOnline(program: Command, { run }: Runner): void {
     .action((options: CommonOptions) => run(online.metrics(), options))
   common(program.command('events')).description('follow what happens, until Ctrl-C')
     .action((options: CommonOptions) => run(online.events(), options))
+}
+
+function addQueue(program: Command, { run }: Runner): void {
+  const queue = program.command('queue').description('the images that wait to be received').helpCommand(false)
+  watchable(queue.command('show', { isDefault: true })).description('show what waits, the next one first')
+    .action((options: CommonOptions) => run(online.queue(), options))
+  common(queue.command('move <REF> <POSITION>')).description('let it be received earlier or later; 1 is the next')
+    .action((ref: string, position: string, options: CommonOptions) => run(online.moveInQueue(ref, parsePosition(position)), options))
 }
 
 function addOffline(program: Command, { run }: Runner): void {
@@ -209,6 +242,27 @@ function watchable(command: Command): Command {
 
 function collect(value: string, before: readonly string[] = []): string[] {
   return [...before, value]
+}
+
+/** The priorities that have a name. */
+const PRIORITIES: Readonly<Record<string, number>> = { low: -10, normal: 0, high: 10 }
+
+function parsePriority(text: string): number {
+  const named = Object.hasOwn(PRIORITIES, text) ? PRIORITIES[text] : undefined
+  const priority = named ?? (/^-?\d{1,4}$/.test(text) ? Number(text) : NaN)
+  if (Math.abs(priority) <= MAX_PRIORITY) return priority
+  throw new NarvikError('invalid-argument', `Cannot take --priority: found ${JSON.stringify(text)}, needed low, normal, high, or a whole number from -${MAX_PRIORITY} to ${MAX_PRIORITY}`)
+}
+
+function parsePosition(text: string): number {
+  if (/^[1-9]\d{0,5}$/.test(text)) return Number(text)
+  throw new NarvikError('invalid-argument', `Cannot take the position: found ${JSON.stringify(text)}, needed a whole number from 1, which is the next`)
+}
+
+function parseBytes(text: string): number {
+  const bytes = parseByteSize(text)
+  if (bytes !== undefined && bytes > 0) return bytes
+  throw new NarvikError('invalid-argument', `Cannot take --free: found ${JSON.stringify(text)}, needed ${BYTE_SIZE_FORM}`)
 }
 
 function parseSeconds(text: string): number {

@@ -34,6 +34,9 @@ export function imageDetailsView(image: ImageDetailsJson, paint: Paint): string 
     'signatures': image.signatures.length === 0 ? 'none' : image.signatures.join(' '),
     'created': formatTime(image.createdAt),
     'verified': image.verifiedAt === null ? null : formatTime(image.verifiedAt),
+    'proven': image.provenAt === null ? null : formatTime(image.provenAt),
+    'used': formatTime(image.usedAt),
+    'pinned': image.pinned ? 'yes' : null,
   }, paint)
   return [imageView(image, paint), more, `${paint('bold', 'journal')}\n${image.journal.map(entry => journalLines(entry, paint)).join('\n')}`].join('\n\n')
 }
@@ -102,6 +105,7 @@ export function statusView(status: StatusJson, paint: Paint): string {
     'fleet': status.fleet ? 'yes, strangers are kept out' : 'no fleet key',
     'images': images.length === 0 ? 'none' : images.join(', '),
     'nix': status.nix.detail,
+    'paused': status.paused === null ? null : { text: status.paused, style: 'yellow' },
     'data': `${status.dataDir} (${formatBytes(status.freeBytes)} free)`,
     'socket': status.socket,
   }, paint)

@@ -1,58 +1,20 @@
 import { z } from 'zod'
 import { ERROR_CODES, type ErrorCode } from '../errors.ts'
-import { imageName, narHashText } from '../image/metadata.ts'
-import { NarHash } from '../image/nar-hash.ts'
-import { MAX_REF_CHARS, tryParseRef, type Ref } from '../image/ref.ts'
+import type { Ref } from '../image/ref.ts'
 import { STATES } from '../image/states.ts'
-import { MAX_RECORD_BYTES } from '../limits.ts'
 import type { Evidence, PeerShare, SignatureFinding, StageResult } from '../image/verdict.ts'
 import { VOUCHERS } from '../image/voucher.ts'
+import { count, rate, sri, time } from './fields.ts'
+import type { CollectionJson, QueueJson, UsageJson } from './space-answers.ts'
+
+export * from './requests.ts'
+export * from './space-answers.ts'
 
 /**
  * What the control socket speaks: the schemas of every request and answer, used at both ends, and what the server asks
  * of the rest of the daemon. Requests are strict: an unknown field is an error. Of answers the client keeps the fields
  * it knows, so that a newer daemon may add some. docs/CONTROL-API.md describes each; a test compares the two.
  */
-
-/** A reference in a request; arrives parsed. */
-export const refSchema = z.string().max(MAX_REF_CHARS).transform((text, context): Ref => {
-  const ref = tryParseRef(text)
-  if (ref !== undefined) return ref
-  context.addIssue({ code: 'custom', message: 'a NAR hash, a store path or a name' })
-  return z.NEVER
-})
-
-/** A path on this host, as the daemon opens it: absolute, because the daemon has another working directory. */
-export const hostPath = z.string().max(4096)
-  .refine(path => path.startsWith('/'), 'an absolute path')
-  .refine(path => !path.includes('\0'), 'a path without NUL')
-
-/** A name that is given to an image; one that reads as a NAR hash could never be asked for. */
-export const newName = z.string().refine(
-  name => imageName.safeParse(name).success && NarHash.tryParse(name) === undefined,
-  'a name of 1 to 211 of the characters 0-9 a-z A-Z + - . _ ? =, without a leading dot, that is no NAR hash',
-)
-
-const count = z.int().min(0)
-const rate = z.number().min(0)
-const time = z.iso.datetime()
-const sri = narHashText.transform(hash => hash.toSri())
-
-export const importRequest = z.strictObject({ path: hostPath, name: z.exactOptional(newName), closure: z.exactOptional(z.boolean()), private: z.exactOptional(z.boolean()) })
-export const privateRequest = z.strictObject({ ref: refSchema, private: z.boolean() })
-export const fetchRequest = z.strictObject({
-  ref: refSchema,
-  name: z.exactOptional(newName),
-  closure: z.exactOptional(z.boolean()),
-  install: z.exactOptional(z.boolean()),
-  timeoutSeconds: z.exactOptional(z.number().positive().max(7 * 24 * 3600)),
-})
-export const verifyRequest = z.strictObject({ ref: z.exactOptional(refSchema), all: z.exactOptional(z.literal(true)), repair: z.exactOptional(z.literal(true)) })
-  .refine(({ ref, all }) => (ref === undefined) !== (all === undefined), 'either ref or all')
-export const exportRequest = z.strictObject({ ref: refSchema, dest: hostPath })
-export const installRequest = z.strictObject({ ref: refSchema, closure: z.exactOptional(z.boolean()), checkSignatures: z.exactOptional(z.boolean()) })
-export const refParams = z.strictObject({ ref: refSchema })
-export const noFields = z.strictObject({})
 
 export const imageSchema = z.object({
   /** SRI. */
@@ -75,6 +37,12 @@ export const imageSchema = z.object({
   source: z.enum(['import', 'fetch']),
   createdAt: time,
   verifiedAt: time.nullable(),
+  /** When its bytes were last proven; null unless it is verified. */
+  provenAt: time.nullable(),
+  /** When it was last served, fetched, exported or named; may be a minute behind. */
+  usedAt: time,
+  /** Whether it stays whatever room is needed. */
+  pinned: z.boolean(),
   /** Why it is not verified. */
   reason: z.string().nullable(),
   /** The same as a code of docs/REASONS.md. */
@@ -238,6 +206,8 @@ export const statusSchema = z.object({
   socket: z.string(),
   /** Bytes free where the data directory is. */
   freeBytes: count,
+  /** Why fetches are paused; null where they are not. */
+  paused: z.string().nullable(),
   /** Whether a fleet key keeps strangers out. */
   fleet: z.boolean(),
   /** The Nix that was found; `detail` is its version, or why there is none. */
@@ -260,14 +230,6 @@ export const peerSchema = z.object({
 export type PeerJson = z.output<typeof peerSchema>
 export const peerListSchema = z.array(peerSchema)
 
-export const publishRequest = z.strictObject({
-  /** A signed record, as docs/SECURITY.md has it; base64. */
-  record: z.base64().max(2 * MAX_RECORD_BYTES),
-})
-
-/** A peer's name in a request: base58, as every command prints it. */
-export const peerIdParams = z.strictObject({ peerId: z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…') })
-
 export const banSchema = z.object({
   peerId: z.string(),
   reason: z.string(),
@@ -279,7 +241,7 @@ export const banSchema = z.object({
 export type BanJson = z.output<typeof banSchema>
 export const banListSchema = z.array(banSchema)
 
-export const PHASES = ['finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
+export const PHASES = ['queued', 'paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -357,13 +319,21 @@ export interface LongWork {
 /** What the control server asks of the daemon. Every failure is a NarvikError; `not-found` for an unknown reference. */
 export interface Tasks {
   importImage(request: { readonly path: string, readonly name?: string, readonly closure?: boolean, readonly private?: boolean } & LongWork): Promise<ImageJson>
-  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number } & LongWork): Promise<ImageJson>
+  fetchImage(request: { readonly ref: Ref, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number, readonly priority?: number } & LongWork): Promise<ImageJson>
+  /** The image as it was. */
+  cancelFetch(request: { readonly ref: Ref }): Promise<ImageJson>
+  queue(): Awaitable<QueueJson>
+  /** The queue as it is then. */
+  moveInQueue(request: { readonly ref: Ref, readonly position: number }): Awaitable<QueueJson>
   verifyImages(request: { readonly ref: Ref | 'all', readonly repair?: boolean | undefined } & LongWork): Promise<VerifyReportJson>
   exportImage(request: { readonly ref: Ref, readonly dest: string } & LongWork): Promise<ExportResultJson>
   installImage(request: { readonly ref: Ref, readonly closure?: boolean, readonly checkSignatures?: boolean } & LongWork): Promise<InstallResultJson>
   makePrivate(request: { readonly ref: Ref, readonly private: boolean }): Awaitable<ImageJson>
   /** The image as it was. */
   removeImage(request: { readonly ref: Ref }): Promise<ImageJson>
+  pinImage(request: { readonly ref: Ref, readonly pinned: boolean }): Awaitable<ImageJson>
+  collectGarbage(request: { readonly freeBytes?: number, readonly dryRun?: boolean } & LongWork): Promise<CollectionJson>
+  usage(work: LongWork): Promise<UsageJson>
   list(): Awaitable<ImageJson[]>
   show(ref: Ref): Awaitable<ImageDetailsJson>
   explain(ref: Ref): Awaitable<ExplanationJson>

@@ -3,10 +3,12 @@ import type { z } from 'zod'
 import { NarvikError, messageOf, systemCode } from '../errors.ts'
 import { MAX_CONTROL_ANSWER_BYTES } from '../limits.ts'
 import {
-  banListSchema, banSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, explanationSchema, exportResultSchema, hostEventSchema, imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema, publishedNameListSchema, publishedNameSchema,
-  statusSchema, transferListSchema, verifyReportSchema,
-  type BanJson, type ErrorBody, type ExplanationJson, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson, type InstallResultJson, type PeerJson, type Progress, type PublishedNameJson, type StatusJson,
-  type TransferJson, type VerifyReportJson,
+  banListSchema, banSchema, collectionSchema, errorAnswerSchema, EVENT_STREAM, eventSchema, explanationSchema, exportResultSchema, hostEventSchema,
+  imageDetailsSchema, imageListSchema, imageSchema, installResultSchema, peerListSchema, publishedNameListSchema, publishedNameSchema, queueSchema,
+  statusSchema, transferListSchema, usageSchema, verifyReportSchema,
+  type BanJson, type CollectionJson, type ErrorBody, type ExplanationJson, type ExportResultJson, type HostEvent, type ImageDetailsJson, type ImageJson,
+  type InstallResultJson, type PeerJson, type Progress, type PublishedNameJson, type QueueJson, type StatusJson, type TransferJson, type UsageJson,
+  type VerifyReportJson,
 } from './api.ts'
 
 export interface CallOptions {
@@ -64,6 +66,35 @@ export class ControlClient {
     return this.#ask('DELETE', `/v1/images/${encodeURIComponent(ref)}`, imageSchema, options)
   }
 
+  usage(options?: CallOptions): Promise<UsageJson> {
+    return this.#ask('GET', '/v1/usage', usageSchema, options)
+  }
+
+  queue(options?: CallOptions): Promise<QueueJson> {
+    return this.#ask('GET', '/v1/queue', queueSchema, options)
+  }
+
+  /** Answers with the queue as it is then. */
+  moveInQueue(request: { readonly ref: string, readonly position: number }, options?: CallOptions): Promise<QueueJson> {
+    return this.#ask('POST', '/v1/queue', queueSchema, options, JSON.stringify(request))
+  }
+
+  cancel(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/cancel', imageSchema, options, JSON.stringify({ ref }))
+  }
+
+  pin(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/pin', imageSchema, options, JSON.stringify({ ref }))
+  }
+
+  unpin(ref: string, options?: CallOptions): Promise<ImageJson> {
+    return this.#ask('POST', '/v1/unpin', imageSchema, options, JSON.stringify({ ref }))
+  }
+
+  gc(request: { readonly freeBytes?: number, readonly dryRun?: boolean }, options?: WorkOptions): Promise<CollectionJson> {
+    return this.#work('/v1/gc', request, collectionSchema, options)
+  }
+
   /** In Prometheus' text format. */
   async metrics({ signal }: CallOptions = {}): Promise<string> {
     const response = await this.#send('GET', '/metrics', undefined, signal)
@@ -92,7 +123,7 @@ export class ControlClient {
     return this.#work('/v1/import', request, imageSchema, options)
   }
 
-  fetch(request: { readonly ref: string, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number }, options?: WorkOptions): Promise<ImageJson> {
+  fetch(request: { readonly ref: string, readonly name?: string, readonly closure?: boolean, readonly timeoutSeconds?: number, readonly priority?: number }, options?: WorkOptions): Promise<ImageJson> {
     return this.#work('/v1/fetch', request, imageSchema, options)
   }
 

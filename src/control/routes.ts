@@ -2,7 +2,8 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { explainMismatch } from '../mismatch.ts'
 import {
-  exportRequest, fetchRequest, importRequest, installRequest, noFields, peerIdParams, privateRequest, publishRequest, refParams, verifyRequest,
+  exportRequest, fetchRequest, gcRequest, importRequest, installRequest, moveRequest, noFields, peerIdParams, privateRequest, publishRequest, refParams, refRequest,
+  verifyRequest,
   type Awaitable, type LongWork, type Tasks,
 } from './api.ts'
 
@@ -38,6 +39,13 @@ export const ROUTES: readonly Route[] = [
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
   short('GET', '/v1/names', noFields, tasks => tasks.names()),
   short('POST', '/v1/publish', publishRequest, (tasks, { record }) => tasks.publishName({ record: Buffer.from(record, 'base64') })),
+  short('GET', '/v1/usage', noFields, (tasks, _, work) => tasks.usage(work)),
+  short('POST', '/v1/pin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: true })),
+  short('POST', '/v1/unpin', refRequest, (tasks, { ref }) => tasks.pinImage({ ref, pinned: false })),
+  short('GET', '/v1/queue', noFields, tasks => tasks.queue()),
+  short('POST', '/v1/queue', moveRequest, (tasks, request) => tasks.moveInQueue(request)),
+  short('POST', '/v1/cancel', refRequest, (tasks, request) => tasks.cancelFetch(request)),
+  long('/v1/gc', gcRequest, (tasks, request, work) => tasks.collectGarbage({ ...request, ...work })),
   short('POST', '/v1/private', privateRequest, (tasks, request) => tasks.makePrivate(request)),
   long('/v1/import', importRequest, (tasks, request, work) => tasks.importImage({ ...request, ...work })),
   long('/v1/fetch', fetchRequest, (tasks, request, work) => tasks.fetchImage({ ...request, ...work })),
@@ -46,7 +54,7 @@ export const ROUTES: readonly Route[] = [
   long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]
 
-function short<T>(method: 'GET' | 'POST' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T) => Awaitable<unknown>): Route {
+function short<T>(method: 'GET' | 'POST' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T, work: LongWork) => Awaitable<unknown>): Route {
   return { method, url, long: false, prepare: bindTo(`${method} ${url}`, schema, run) }
 }
 

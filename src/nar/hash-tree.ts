@@ -19,6 +19,8 @@ export interface HashTreeOptions {
   readonly signal?: AbortSignal
   /** Told the bytes of the NAR that are hashed, some ten times a second. */
   readonly onProgress?: (bytesSoFar: number) => void
+  /** Reads no faster, and only when nothing else wants the processor. */
+  readonly bytesPerSecond?: number | undefined
 }
 
 /**

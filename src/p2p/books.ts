@@ -1,3 +1,4 @@
+import type { Pace } from './pace.ts'
 import type { Traffic } from './protocol.ts'
 
 /** What moved under one protocol, in exchanges with all peers together. */
@@ -20,10 +21,16 @@ type Totals = { -readonly [Key in keyof ProtocolTotals]: number }
 export class Books {
   readonly #peers = new Map<string, Traffic>()
   readonly #protocols = new Map<string, Totals>()
+  readonly #paceOf: ((peerId: string) => Pace) | undefined
+
+  /** `paceOf` gives what keeps the limits of a peer; without it nothing is held back. */
+  constructor(paceOf?: (peerId: string) => Pace) {
+    this.#paceOf = paceOf
+  }
 
   /** The sums of a peer; they live as long as the books. */
   of(peerId: string): Traffic {
-    const known = this.#peers.get(peerId) ?? { received: 0, sent: 0 }
+    const known = this.#peers.get(peerId) ?? { received: 0, sent: 0, ...this.#paceOf && { pace: this.#paceOf(peerId) } }
     this.#peers.set(peerId, known)
     return known
   }
@@ -51,6 +58,10 @@ class Account implements Traffic {
   constructor(peer: Traffic, totals: Totals) {
     this.#peer = peer
     this.#totals = totals
+  }
+
+  get pace(): Pace | undefined {
+    return this.#peer.pace
   }
 
   get received(): number {

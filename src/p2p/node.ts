@@ -1,10 +1,10 @@
 import type { Connection, IdentifyResult, PeerInfo as Libp2pPeerInfo } from '@libp2p/interface'
 import { peerIdFromString } from '@libp2p/peer-id'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_NAMED_ADDRESSES, MAX_OUTBOUND_STREAMS, MAX_PEER_CONNECTIONS, MAX_SERVED_CLOSURES, MAX_SERVED_MANIFESTS, MAX_SERVED_STREAMS, STOP_TIMEOUT_MS, SWARM_CLAIM_MS, SWARM_PLACES, SWARM_QUANTUM_BYTES } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
-import { type Ban, Bans, type BanStore } from './bans.ts'
+import { type Ban, Bans } from './bans.ts'
 import { Books, type ProtocolTotals } from './books.ts'
 import { chunksHandler } from './chunks/handler.ts'
 import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
@@ -12,7 +12,7 @@ import { Turns } from './chunks/turns.ts'
 import { closureHandler } from './closure/handler.ts'
 import { CLOSURE_PROTOCOL } from './closure/messages.ts'
 import { insideOf, limitDht } from './dht-inside.ts'
-import { checkListen, type FleetKeys, NO_FLEET } from './fleet.ts'
+import { checkListen, NO_FLEET } from './fleet.ts'
 import { Gate, type PeerLists } from './gate.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
@@ -23,9 +23,11 @@ import { narHandler } from './nar/handler.ts'
 import { NAR_PROTOCOL } from './nar/messages.ts'
 import { DhtNames, NameBook, type NameDirectory } from './names.ts'
 import { Neighbours } from './neighbours.ts'
+import type { NodeComponents, NodeInit } from './node-init.ts'
 import { PeerLimits } from './peer-limits.ts'
 import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
 import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
+import { Paces, type RateLimits } from './pace.ts'
 import { RecordBook } from './record-book.ts'
 import { RecordSweep } from './record-sweep.ts'
 import { DhtRouter } from './router-dht.ts'
@@ -33,45 +35,8 @@ import type { ContentRouter } from './router.ts'
 import { Slots } from './slots.ts'
 import { createStack, privateKeyOf, type Stack } from './stack.ts'
 
+export type { NodeComponents, NodeInit } from './node-init.ts'
 export type { PeerInfo } from './peer-info.ts'
-
-export interface NodeComponents {
-  readonly logger: Logger
-  readonly source: ImageSource
-  /** Where absent, no closures are served. */
-  readonly closures?: ClosureSource | undefined
-  /** Where absent, bans end with the node. */
-  readonly banStore?: BanStore | undefined
-  readonly limits?: PeerLimits | undefined
-  /** Where absent, no chunks are served. */
-  readonly chunks?: ChunkSource | undefined
-  /** Milliseconds since 1970. */
-  readonly now?: (() => number) | undefined
-}
-
-export interface NodeInit {
-  /** The host's key as `loadIdentity` gives it; without one a new key is used and not kept. */
-  readonly identity?: Uint8Array | undefined
-  /** Multiaddrs; without a fleet key only those of loopback are allowed. */
-  readonly listen: readonly string[]
-  /** Multiaddrs of peers to find the others through, with or without `/p2p/<peer id>` at their end. */
-  readonly bootstrap?: readonly string[] | undefined
-  /** Whether to find peers on the same network by mDNS; never done where only loopback is listened on. */
-  readonly mdns?: boolean | undefined
-  /** The keys that the hosts of the fleet share; nobody else gets past the handshake. Whether there are any is settled for the life of the node. */
-  readonly fleet?: FleetKeys | undefined
-  /** The peers to have to do with. */
-  readonly peers?: PeerLists | undefined
-  /** Allows listening beyond loopback without a fleet key. */
-  readonly allowOpen?: boolean | undefined
-  /** What peers are told of this program. */
-  readonly agent?: string | undefined
-  readonly stallMs?: number | undefined
-  readonly redialMinMs?: number | undefined
-  readonly redialMaxMs?: number | undefined
-  readonly probeIntervalMs?: number | undefined
-  readonly probeTimeoutMs?: number | undefined
-}
 
 /** Those that this host serves besides libp2p's own. */
 const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL, CHUNKS_PROTOCOL]
@@ -131,9 +96,11 @@ export class P2pNode implements StreamOpener {
   readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
-  readonly #books = new Books()
+  readonly #books = new Books(peerId => this.#paces.of(peerId))
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
+  readonly #paces = new Paces()
+  readonly #narSlots = new Slots(MAX_SERVED_STREAMS)
   readonly #listeners = new Set<PeerListener>()
   readonly #turns = new Turns({ places: SWARM_PLACES, quantumBytes: SWARM_QUANTUM_BYTES, claimMs: SWARM_CLAIM_MS })
   #turnsTimer: NodeJS.Timeout | undefined
@@ -175,7 +142,7 @@ export class P2pNode implements StreamOpener {
     const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
-    await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: new Slots(MAX_SERVED_STREAMS) }, init))
+    await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: this.#narSlots }, init))
     if (closures !== undefined) await this.#handle(CLOSURE_PROTOCOL, closureHandler({ ...components(CLOSURE_PROTOCOL), closures, slots: new Slots(MAX_SERVED_CLOSURES) }, init))
     if (chunks !== undefined) await this.#handle(CHUNKS_PROTOCOL, chunksHandler({ ...components(CHUNKS_PROTOCOL), source: chunks, turns: this.#turns }, init))
     this.#turnsTimer = setInterval(() => { this.#turns.expire(performance.now()) }, SWARM_CLAIM_MS).unref()
@@ -296,6 +263,12 @@ export class P2pNode implements StreamOpener {
     }
   }
 
+  /** Puts limits into force; `uploadSlots`: NARs that are sent at once, the next asker is answered `busy`. */
+  setRates(limits: RateLimits, uploadSlots: number): void {
+    this.#paces.configure(limits)
+    this.#narSlots.count = uploadSlots
+  }
+
   /** What was received from a peer and sent to it; lives as long as the node. */
   trafficOf(peerId: string): Traffic {
     return this.#books.of(peerId)
@@ -369,6 +342,7 @@ export class P2pNode implements StreamOpener {
 
   #describe(peerId: string, connections: readonly Connection[]): PeerInfo {
     const [first] = connections
+    const { received, sent } = this.trafficOf(peerId)
     return {
       peerId,
       addresses: connections.map(({ remoteAddr }) => remoteAddr.toString()),
@@ -378,7 +352,7 @@ export class P2pNode implements StreamOpener {
       connectedSince: first === undefined ? null : new Date(first.timeline.open),
       banned: this.#parts.bans.has(peerId),
       streams: connections.flatMap(({ streams }) => streams).filter(({ protocol }) => PROTOCOLS.includes(protocol)).length,
-      ...this.trafficOf(peerId),
+      received, sent,
     }
   }
 }
@@ -391,7 +365,7 @@ function startFailed(error: unknown, listen: readonly string[]): NarvikError {
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {
-  await stack.peerStore.merge(id, { multiaddrs })
+  await stack.peerStore.merge(id, { multiaddrs: multiaddrs.slice(0, MAX_NAMED_ADDRESSES) })
 }
 
 async function delay(ms: number): Promise<void> {

@@ -3,6 +3,7 @@ import type { ChunkList } from '../image/chunk-list.ts'
 import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import type { Pace } from './pace.ts'
 
 /** Why a peer did not answer with what was asked for; none of them is the peer's fault. */
 export type Refusal = 'not-found' | 'busy' | 'refused'
@@ -93,6 +94,8 @@ export interface Traffic {
   received: number
   /** Bytes that were handed over to be sent; counted before they go, so that a peer never counts more than that. */
   sent: number
+  /** Keeps the limits of this host; nothing is held back where it is absent. */
+  readonly pace?: Pace | undefined
   /** Says that the exchange did not end in order: what became of its bytes is not known here. */
   breakOff?(): void
 }

@@ -1,7 +1,7 @@
 import type { SelectFn, ValidateFn } from '@libp2p/kad-dht'
 import { NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { CLOCK_SKEW_MS, MAX_KNOWN_RECORDS } from '../limits.ts'
+import { CLOCK_SKEW_MS, MAX_KNOWN_RECORDS, MAX_PEER_RECORDS } from '../limits.ts'
 import { type ImageRecord, recordKey, verifyRecord } from './record.ts'
 
 /** What every signed record has. */
@@ -19,6 +19,8 @@ interface Entry<Record> {
 export interface RecordBookInit {
   readonly now?: (() => number) | undefined
   readonly maxRecords?: number
+  /** Records of one owner. */
+  readonly maxOwned?: number
 }
 
 /**
@@ -29,13 +31,16 @@ export class SequencedBook<Record extends Sequenced> {
   protected readonly now: () => number
   readonly #verify: (key: Uint8Array, value: Uint8Array, now: number) => Promise<Record>
   readonly #max: number
+  readonly #maxOwned: number
   readonly #entries = new Map<string, Entry<Record>>()
+  readonly #owned = new Map<string, number>()
 
   /** `verify` answers with the record in `value`, once it is proven to be its key's owner's and of this time, and rejects otherwise. */
-  constructor(verify: (key: Uint8Array, value: Uint8Array, now: number) => Promise<Record>, { now = Date.now, maxRecords = MAX_KNOWN_RECORDS }: RecordBookInit = {}) {
+  constructor(verify: (key: Uint8Array, value: Uint8Array, now: number) => Promise<Record>, { now = Date.now, maxRecords = MAX_KNOWN_RECORDS, maxOwned = MAX_PEER_RECORDS }: RecordBookInit = {}) {
     this.now = now
     this.#verify = verify
     this.#max = maxRecords
+    this.#maxOwned = maxOwned
   }
 
   /**
@@ -74,19 +79,38 @@ export class SequencedBook<Record extends Sequenced> {
   }
 
   #keep(id: string, entry: Entry<Record>): void {
-    this.#entries.delete(id)
-    if (this.#entries.size >= this.#max) this.#dropExpired()
+    this.#drop(id)
+    if (this.#entries.size >= this.#max || this.#countOf(id) >= this.#maxOwned) this.#dropExpired()
     if (this.#entries.size >= this.#max) throw new NarvikError('refused', `Cannot accept a record: found ${this.#max} live ones, needed fewer`)
+    // One member must not take the room of the others.
+    if (this.#countOf(id) >= this.#maxOwned) throw new NarvikError('refused', `Cannot accept a record: found ${this.#maxOwned} live ones of its owner, needed fewer`)
     this.#entries.set(id, entry)
+    this.#owned.set(ownerOf(id), this.#countOf(id) + 1)
+  }
+
+  #drop(id: string): void {
+    if (!this.#entries.delete(id)) return
+    const left = this.#countOf(id) - 1
+    if (left === 0) this.#owned.delete(ownerOf(id))
+    else this.#owned.set(ownerOf(id), left)
+  }
+
+  #countOf(id: string): number {
+    return this.#owned.get(ownerOf(id)) ?? 0
   }
 
   #dropExpired(): void {
     // Until then an older record may still be offered.
     const past = this.now() - CLOCK_SKEW_MS
     for (const [id, { record }] of this.#entries) {
-      if (record.expires <= past) this.#entries.delete(id)
+      if (record.expires <= past) this.#drop(id)
     }
   }
+}
+
+/** Keys end in what the record is about, after whose it is. */
+function ownerOf(id: string): string {
+  return id.slice(0, id.lastIndexOf('/'))
 }
 
 /** The image records. */

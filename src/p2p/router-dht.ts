@@ -5,7 +5,7 @@ import * as raw from 'multiformats/codecs/raw'
 import { create as createDigest } from 'multiformats/hashes/digest'
 import { NarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { ANNOUNCE_CONCURRENCY, FIND_TIMEOUT_MS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
+import { ANNOUNCE_CONCURRENCY, FIND_TIMEOUT_MS, MAX_NAMED_PROVIDERS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { type ImageRecord, MAX_RECORD_LIFETIME_MS, recordKey, signRecord } from './record.ts'
 import type { RecordBook } from './record-book.ts'
@@ -108,7 +108,7 @@ export class DhtRouter implements ContentRouter {
     const left = new AbortController()
     const limit = AbortSignal.any([left.signal, this.#limit(signal, FIND_TIMEOUT_MS)])
     try {
-      for await (const provider of unordered(this.#providers(narHash, limit), this.#components.dht.k, info => this.#describe(info, narHash, limit))) {
+      for await (const provider of unordered(this.#providers(narHash, limit), MAX_NAMED_PROVIDERS, info => this.#describe(info, narHash, limit))) {
         yield provider
       }
     } catch (error) {
@@ -125,7 +125,7 @@ export class DhtRouter implements ContentRouter {
     const seen = new Set([peerId.toString()])
     for await (const event of dht.findProviders(cidOf(narHash), { signal })) {
       if (event.name !== 'PROVIDER') continue
-      for (const provider of event.providers) {
+      for (const provider of someOf(event.providers, MAX_NAMED_PROVIDERS)) {
         const id = provider.id.toString()
         if (seen.has(id) || isBanned(id)) continue
         seen.add(id)
@@ -235,6 +235,12 @@ export class DhtRouter implements ContentRouter {
     const signals = [this.#stopping.signal, AbortSignal.timeout(timeoutMs)]
     return AbortSignal.any(signal === undefined ? signals : [...signals, signal])
   }
+}
+
+/** At most `max` of them; of more than that other ones each time, so that nobody can bury who is honest below those it makes up. */
+function someOf<Item>(items: readonly Item[], max: number): readonly Item[] {
+  if (items.length <= max) return items
+  return items.map(item => ({ item, at: Math.random() })).sort((a, b) => a.at - b.at).slice(0, max).map(({ item }) => item)
 }
 
 /** The address of an image in the DHT: the NAR hash is the multihash, so nothing is hashed again. */

@@ -1,22 +1,24 @@
 /** A number of things that may be done at once; who finds none free is told so and does not wait. */
 export class Slots {
-  #free: number
+  #taken = 0
+  /** As many as there are; fewer take none away that is held. */
+  count: number
 
   constructor(count: number) {
-    this.#free = count
+    this.count = count
   }
 
   get free(): number {
-    return this.#free
+    return Math.max(0, this.count - this.#taken)
   }
 
   /** Takes a slot, to be given back by calling what is returned; undefined where none is free. */
   take(): (() => void) | undefined {
-    if (this.#free === 0) return undefined
-    this.#free -= 1
+    if (this.#taken >= this.count) return undefined
+    this.#taken += 1
     let held = true
     return () => {
-      if (held) this.#free += 1
+      if (held) this.#taken -= 1
       held = false
     }
   }

@@ -9,6 +9,7 @@ import type { Evidence } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
 import { fromSqliteError, openDatabase, type Database } from './database.ts'
 import type { ImagePlace, ImageRow, ImageSource, JournalEntry, JournalEvent, Registration } from './image-row.ts'
+import { Keeping } from './keeping.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
 import { PublishedNames } from './published-names.ts'
@@ -77,6 +78,8 @@ type StepListener = (step: CatalogStep) => void
 export class Catalog {
   /** What Nix has said of store paths. */
   readonly knownPaths: KnownPaths
+  /** How long each image is kept. */
+  readonly keeping: Keeping
   readonly closures: WantedClosures
   /** The peers that are kept away, and were not long ago. */
   readonly bans: KeptBans
@@ -93,6 +96,7 @@ export class Catalog {
     this.#database = database
     this.#sql = prepareStatements(database)
     this.knownPaths = new KnownPaths(database, now)
+    this.keeping = new Keeping(database, now)
     this.closures = new WantedClosures(database)
     this.bans = new KeptBans(database)
     this.names = new PublishedNames(database)

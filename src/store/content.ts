@@ -1,6 +1,5 @@
 import { randomBytes } from 'node:crypto'
-import { constants } from 'node:fs'
-import { mkdir, open, rename, rmdir, statfs, symlink, unlink } from 'node:fs/promises'
+import { lstat, mkdir, readdir, rename, rmdir, statfs, symlink, unlink } from 'node:fs/promises'
 import { join, relative } from 'node:path'
 import { fromSystemError, NarvikError, systemCode } from '../errors.ts'
 import type { ChunkRun } from '../image/chunk-set.ts'
@@ -15,6 +14,7 @@ import type { ImageRow } from './image-row.ts'
 import { takeInventory } from './inventory.ts'
 import type { Inventory } from './inventory.ts'
 import { DirectoryLock } from './lock.ts'
+import { openRoot, sealRoot } from './root-mode.ts'
 import { RootLinks } from './root-links.ts'
 import { readProgressFile, writeProgressFile } from './progress.ts'
 import type { Progress } from './progress.ts'
@@ -71,7 +71,12 @@ export class Content {
 
   /** Where the tree of an image is received, and stays until it is proven. */
   quarantineTree(narHash: NarHash): string {
-    return join(this.#quarantine(narHash), 'tree')
+    return join(this.quarantine(narHash), 'tree')
+  }
+
+  /** Where everything is that an image has in quarantine. */
+  quarantine(narHash: NarHash): string {
+    return join(this.#directories.quarantine, narHash.toNix32())
   }
 
   /** Where the proven tree of an image is. */
@@ -87,8 +92,8 @@ export class Content {
 
   /** Makes the quarantine of an image; what is in it already stays. */
   async begin(narHash: NarHash): Promise<void> {
-    await attempt(`make ${this.#quarantine(narHash)}`, async () => {
-      await makeDirectory(this.#quarantine(narHash))
+    await attempt(`make ${this.quarantine(narHash)}`, async () => {
+      await makeDirectory(this.quarantine(narHash))
       await syncDirectory(this.#directories.quarantine)
     })
   }
@@ -112,7 +117,7 @@ export class Content {
   async adoptAll(staged: readonly { readonly stage: Stage, readonly narHash: NarHash }[]): Promise<void> {
     await attempt(`move ${staged.map(({ stage }) => stage.dir).join(', ')} into quarantine`, async () => {
       await forAll(staged, ({ stage }) => syncDirectory(stage.dir))
-      for (const { stage, narHash } of staged) await rename(stage.dir, this.#quarantine(narHash))
+      for (const { stage, narHash } of staged) await rename(stage.dir, this.quarantine(narHash))
       await syncDirectory(this.#directories.quarantine)
     })
   }
@@ -203,16 +208,16 @@ export class Content {
     if (narHashes.length === 0) return claim()
     await forAll(narHashes, narHash => sealRoot(this.imageTree(narHash)))
     await syncDirectory(this.#directories.images)
-    await forAll(narHashes, narHash => syncDirectory(this.#quarantine(narHash)))
+    await forAll(narHashes, narHash => syncDirectory(this.quarantine(narHash)))
     return claim()
   }
 
   /** Most have nothing left there but the directory itself. */
   async #clearQuarantine(narHash: NarHash): Promise<void> {
     try {
-      await rmdir(this.#quarantine(narHash))
+      await rmdir(this.quarantine(narHash))
     } catch {
-      await this.#trash(this.#quarantine(narHash))
+      await this.#trash(this.quarantine(narHash))
     }
   }
 
@@ -224,8 +229,8 @@ export class Content {
     const [from, to] = [this.imageTree(narHash), this.quarantineTree(narHash)]
     await attempt(`withdraw ${from}`, async () => {
       if (await kindOf(from) === undefined) throw absent('withdraw', from)
-      await this.#trash(this.#quarantine(narHash))
-      await makeDirectory(this.#quarantine(narHash))
+      await this.#trash(this.quarantine(narHash))
+      await makeDirectory(this.quarantine(narHash))
       await syncDirectory(this.#directories.quarantine)
       await openRoot(from)
       await renameDurably(from, to)
@@ -245,7 +250,7 @@ export class Content {
 
   /** Removes what an image has in quarantine: its tree and its progress. */
   async discardQuarantine(narHash: NarHash): Promise<void> {
-    await attempt(`remove ${this.#quarantine(narHash)}`, () => this.#trash(this.#quarantine(narHash)))
+    await attempt(`remove ${this.quarantine(narHash)}`, () => this.#trash(this.quarantine(narHash)))
   }
 
   /** Points `by-name/<name>` at a tree, in place of what it pointed at. */
@@ -292,21 +297,30 @@ export class Content {
     return bavail * bsize
   }
 
+  /** Bytes that the catalog takes. */
+  async catalogBytes(): Promise<number> {
+    const files = ['catalog.db', 'catalog.db-wal', 'catalog.db-shm'].map(name => join(this.dataDir, name))
+    const sizes = await attempt(`look at the catalog in ${this.dataDir}`, () => Promise.all(files.map(sizeOnDisk)))
+    return sizes.reduce((sum, bytes) => sum + bytes, 0)
+  }
+
+  /** Paths of everything in quarantine, what is being copied in as well. */
+  async inQuarantine(): Promise<string[]> {
+    const { quarantine } = this.#directories
+    return await attempt(`list ${quarantine}`, async () => (await readdir(quarantine)).map(name => join(quarantine, name)))
+  }
+
   /** What is on disk now; for `reconcile`. */
   async inventory(): Promise<Inventory> {
     return await attempt(`list ${this.dataDir}`, () => takeInventory(this.#directories))
   }
 
-  #quarantine(narHash: NarHash): string {
-    return join(this.#directories.quarantine, narHash.toNix32())
-  }
-
   #progress(narHash: NarHash): string {
-    return join(this.#quarantine(narHash), 'progress.json')
+    return join(this.quarantine(narHash), 'progress.json')
   }
 
   #arrivals(narHash: NarHash): string {
-    return join(this.#quarantine(narHash), 'arrivals')
+    return join(this.quarantine(narHash), 'arrivals')
   }
 
   #temporary(prefix: 'stage' | 'trash'): string {
@@ -328,29 +342,6 @@ export class Content {
   }
 }
 
-/** A directory that is moved into another one must be writable, because its entry `..` changes. */
-async function openRoot(path: string): Promise<void> {
-  await changeRootMode(path, mode => mode | 0o700)
-}
-
-async function sealRoot(path: string): Promise<void> {
-  await changeRootMode(path, () => 0o555)
-}
-
-async function changeRootMode(path: string, change: (mode: number) => number): Promise<void> {
-  if (await kindOf(path) !== 'directory') return
-  const handle = await open(path, constants.O_RDONLY | constants.O_DIRECTORY | constants.O_NOFOLLOW)
-  try {
-    const { mode } = await handle.stat()
-    const [present, wanted] = [mode & 0o777, change(mode & 0o777)]
-    if (present === wanted) return
-    await handle.chmod(wanted)
-    await handle.sync()
-  } finally {
-    await handle.close()
-  }
-}
-
 /** Works that wait for the disk at the same time: they share the journal's commits. */
 const AT_ONCE = 16
 
@@ -366,6 +357,16 @@ async function makeDirectory(path: string): Promise<void> {
     await mkdir(path, { mode: 0o700 })
   } catch (error) {
     if (systemCode(error) !== 'EEXIST') throw error
+  }
+}
+
+/** Bytes of a file's blocks; 0 where there is none. */
+async function sizeOnDisk(path: string): Promise<number> {
+  try {
+    return (await lstat(path)).blocks * 512
+  } catch (error) {
+    if (isAbsence(error)) return 0
+    throw error
   }
 }
 

@@ -46,6 +46,16 @@ export interface ImageRow {
   readonly note: string | null
   readonly createdAt: Date
   readonly verifiedAt: Date | null
+  /** Since when it is kept whatever else is needed; null: it is not pinned. */
+  readonly pinnedAt: Date | null
+  /** When it was last served, fetched, exported or named, as far as that was put down. */
+  readonly usedAt: Date
+  /** When its bytes were last proven; null unless it is verified. */
+  readonly provenAt: Date | null
+  /** Bytes that its published tree takes on disk; null until it was measured. */
+  readonly diskBytes: number | null
+  /** Of several that wait, the one with the highest is received first. */
+  readonly priority: number
 }
 
 /** What Nix registers with a store path besides its bytes; an image has one for each path that has its contents. */

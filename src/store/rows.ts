@@ -28,6 +28,11 @@ export interface StoredImage {
   note: string | null
   created_at: number
   verified_at: number | null
+  pinned_at: number | null
+  used_at: number
+  proven_at: number | null
+  disk_bytes: number | null
+  priority: number
   references_json: string
   signatures_json: string
 }
@@ -85,7 +90,12 @@ export function toImageRow(stored: StoredImage): ImageRow {
       reason: stored.reason,
       note: stored.note,
       createdAt: new Date(stored.created_at),
-      verifiedAt: stored.verified_at === null ? null : new Date(stored.verified_at),
+      verifiedAt: toDate(stored.verified_at),
+      pinnedAt: toDate(stored.pinned_at),
+      usedAt: new Date(stored.used_at),
+      provenAt: toDate(stored.proven_at),
+      diskBytes: stored.disk_bytes,
+      priority: stored.priority,
     }
   } catch (error) {
     throw corruptValue('an image that makes no sense', error)
@@ -121,6 +131,10 @@ function oneOf<const Value extends string>(values: readonly Value[], text: strin
   const value = values.find(candidate => candidate === text)
   if (value === undefined) throw new TypeError(`${JSON.stringify(text)} is none of ${values.join(', ')}`)
   return value
+}
+
+function toDate(milliseconds: number | null): Date | null {
+  return milliseconds === null ? null : new Date(milliseconds)
 }
 
 function texts(json: string): string[] {

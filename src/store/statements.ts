@@ -61,14 +61,17 @@ export function prepareStatements(database: Database): Statements {
     counts: database.prepare('SELECT state, count(*) AS images FROM images GROUP BY state'),
     all: database.prepare(`${SELECT_IMAGES} ORDER BY created_at, nar_hash`),
     insert: database.prepare(`
-      INSERT INTO images (nar_hash, name, state, source, place, asked_by, reason, note, created_at)
-      VALUES (@narHash, @name, 'wanted', @source, @place, @askedBy, @reason, @note, @at)`),
+      INSERT INTO images (nar_hash, name, state, source, place, asked_by, reason, note, created_at, used_at)
+      VALUES (@narHash, @name, 'wanted', @source, @place, @askedBy, @reason, @note, @at, @at)`),
     describe: database.prepare(`
       UPDATE images SET nar_size = @narSize, store_path = @storePath, deriver = @deriver, ca = @ca,
         manifest_digest = @manifestDigest, note = @note, vouched_by = @vouchedBy
       WHERE nar_hash = @narHash`),
     setName: database.prepare('UPDATE images SET name = @name WHERE nar_hash = @narHash'),
-    setState: database.prepare('UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt WHERE nar_hash = @narHash'),
+    setState: database.prepare(`
+      UPDATE images SET state = @state, reason = @reason, verified_at = @verifiedAt,
+        proven_at = @verifiedAt, used_at = coalesce(@verifiedAt, used_at), disk_bytes = NULL
+      WHERE nar_hash = @narHash`),
     setNote: database.prepare('UPDATE images SET note = @note WHERE nar_hash = @narHash'),
     setPrivate: database.prepare('UPDATE images SET private = @isPrivate WHERE nar_hash = @narHash'),
     setPublisher: database.prepare('UPDATE images SET publisher = @publisher WHERE nar_hash = @narHash'),

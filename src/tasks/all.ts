@@ -3,18 +3,23 @@ import type { TaskContext } from './context.ts'
 import { explainImage } from './explain-image.ts'
 import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
+import { cancelFetch } from './cancel-fetch.ts'
+import { collectGarbage, type CollectGarbageRequest } from './collect-garbage.ts'
 import { fetchAndInstall, type FetchAndInstallRequest } from './fetch-and-install.ts'
 import { importClosure } from './import-closure.ts'
 import { importImage, type ImportRequest } from './import-image.ts'
 import { installImage, type InstallRequest } from './install-image.ts'
+import { liftBan } from './lift-ban.ts'
+import { makePrivate } from './make-private.ts'
+import { pinImage } from './pin-image.ts'
 import { presentBan, presentDetails, presentImage, presentName, presentPeer, presentTransfer, presentVerification } from './present.ts'
 import { publishName } from './published-names.ts'
+import { describeQueue, moveInQueue } from './queue.ts'
 import { repairImages } from './repair-image.ts'
 import { requireImage } from './refs.ts'
 import { removeImage } from './remove-image.ts'
 import { describeStatus, type HostFacts } from './status.ts'
-import { liftBan } from './lift-ban.ts'
-import { makePrivate } from './make-private.ts'
+import { describeUsage } from './usage.ts'
 import { verifyImages, type VerifyRequest } from './verify-image.ts'
 
 interface Watched {
@@ -41,6 +46,12 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
     installImage: async (request: InstallRequest) => installImage(context, request),
     makePrivate: (request: { readonly ref: Ref, readonly private: boolean }) => presentImage(context, makePrivate(context, request)),
     removeImage: async (request: { readonly ref: Ref }) => presentImage(context, await removeImage(context, request)),
+    cancelFetch: async (request: { readonly ref: Ref }) => presentImage(context, await cancelFetch(context, request)),
+    queue: () => describeQueue(context),
+    moveInQueue: (request: { readonly ref: Ref, readonly position: number }) => moveInQueue(context, request),
+    pinImage: (request: { readonly ref: Ref, readonly pinned: boolean }) => presentImage(context, pinImage(context, request)),
+    collectGarbage: async (request: CollectGarbageRequest) => collectGarbage(context, request),
+    usage: async ({ signal }: { readonly signal: AbortSignal }) => describeUsage(context, { signal }),
     list: () => catalog.list().map(row => presentImage(context, row)),
     show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref), context.settings.trust.keys),
     explain: (ref: Ref) => explainImage(context, ref),

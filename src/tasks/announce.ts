@@ -60,6 +60,13 @@ export class Announcer {
     void this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash))
   }
 
+  /** As `withdraw`; resolves when the fleet was told, or can't be. */
+  async withdrawNow(narHash: NarHash): Promise<void> {
+    const waiting = this.#waiting.findIndex(row => row.narHash.equals(narHash))
+    if (waiting !== -1) this.#waiting.splice(waiting, 1)
+    await this.#run(`withdraw ${narHash.toSri()}`, () => this.#router.withdraw(narHash, { signal: this.#abort.signal }))
+  }
+
   /** The same for all that is verified, a few at a time; for the start, and when the policy changes. */
   announceAll(catalog: Pick<Catalog, 'list' | 'get'>): void {
     const rows = catalog.list({ state: 'verified' }).values()

@@ -15,6 +15,8 @@ import { claimsOf, type Introduction, prepare } from './introduction.ts'
 import type { Job } from './jobs.ts'
 import { exactly } from '../p2p/stages.ts'
 import { gather } from './gather.ts'
+import { claimRoom } from './space/claim-room.ts'
+import { guardRoom } from './space/guard-room.ts'
 import { guardPace } from './pace.ts'
 import { bytesPerPeer, readProgress, type ReceiveProgress, type Run } from './receive-progress.ts'
 
@@ -54,12 +56,14 @@ export class Attempt {
     const bytes = context.catalog.manifest(job.narHash)
     const state = readProgress(await context.content.readProgress(job.narHash))
     if (bytes === undefined || state?.manifestDigest !== manifestDigest(bytes)) return undefined
-    return new Attempt(context, job, Layout.describedBy(decodeManifest(bytes)), state)
+    const layout = Layout.describedBy(decodeManifest(bytes))
+    await claimRoom(context, job, layout)
+    return new Attempt(context, job, layout, state)
   }
 
   /** Starts from the first byte, on the word of a provider. */
   static async begin(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt> {
-    await prepare(context, introduction)
+    await prepare(context, job, introduction)
     return new Attempt(context, job, introduction.layout, { ...introduction.word, offset: 0, runs: [] })
   }
 
@@ -110,7 +114,7 @@ export class Attempt {
     this.#start(`receiving from ${provider.peerId} at byte ${this.#state.offset}`)
     const pace = { windowMs: settings.stallMs, bytesPerSecond: settings.slowBytesPerSecond, hasAlternative }
     try {
-      await pipe(body, guardPace(pace), exactly(length), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
+      await pipe(body, guardPace(pace), exactly(length), guardRoom(() => this.#context.space.check({ signal: this.#job.signal })), gather(FILE_BUFFER_BYTES), source => this.#restore(source, provider.peerId))
     } finally {
       await this.#saving
     }

@@ -13,6 +13,7 @@ export function createChunkSource(parts: ServeParts): ChunkSource {
   const kept = new Map<string, WeakRef<VerifiedImage>>()
   return {
     hold(narHash, manifestDigest) {
+      if (parts.uses.isLeaving(narHash)) return undefined
       const arriving = parts.receiving.get(narHash)
       if (arriving?.manifestDigest === manifestDigest && parts.catalog.get(narHash)?.isPrivate === false) return arriving
       if (served(parts.catalog, narHash)?.manifestDigest !== manifestDigest) return undefined
@@ -56,13 +57,14 @@ class VerifiedImage implements ChunkHolding {
   }
 
   async read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array> {
-    const { catalog, content } = this.#parts
-    const row = served(catalog, this.#narHash)
+    const { catalog, content, uses } = this.#parts
+    const row = uses.isLeaving(this.#narHash) ? undefined : served(catalog, this.#narHash)
     const tree = row === undefined ? null : content.visiblePath(row)
     if (row === undefined || tree === null) {
       this.#gone.abort()
       throw new NarvikError('not-found', `Cannot serve ${this.#narHash.toSri()}: it is not served here any more`)
     }
+    using _held = uses.hold(this.#narHash)
     const since = row.newestChange === null ? {} : { unchangedSince: row.newestChange }
     try {
       return await readRun(tree, this.#layout, this.chunks, run, { ...options, ...since })

@@ -34,6 +34,9 @@ export class ClosureFetch {
   readonly #signal: AbortSignal
   readonly #ending = new AbortController()
   readonly #providers: Providers
+  readonly #claim: string
+  /** Keeps what is here already until the image that needs it is here as well. */
+  readonly #held = new DisposableStack()
   readonly #quarantine: (parcel: Parcel) => Promise<ImageRow>
   readonly #room = new Room(MAX_UNPACKED_BYTES)
   readonly #waiting = new Map<number, Waiting>()
@@ -56,6 +59,7 @@ export class ClosureFetch {
   constructor(context: TaskContext, job: Job<unknown>) {
     this.#context = context
     this.#job = job
+    this.#claim = `closure ${job.narHash.toNix32()}`
     this.#signal = AbortSignal.any([job.signal, this.#ending.signal])
     this.#providers = new Providers(context, { narHash: job.narHash, waitMs: context.settings.providerWaitMs, signal: this.#signal })
     this.#quarantine = batching(parcels => quarantineParcels(context, parcels), { most: MAX_SETTLED_TOGETHER })
@@ -66,12 +70,14 @@ export class ClosureFetch {
     try {
       await this.#describe()
       await this.#lookAround()
-      await this.#checkSpace()
+      await this.#claimRoom()
       this.#start(this.#receivePacks())
       this.#fetchSingles()
       while (this.#tasks.size > 0) await Promise.all(this.#tasks)
     } finally {
       this.#providers.close()
+      this.#context.space.release(this.#claim)
+      this.#held.dispose()
     }
     if (this.#failure !== undefined) throw this.#failure.error
     if (this.#plan.left > 0) throw new NarvikError('internal', `Cannot fetch the closure of ${this.#job.narHash.toSri()}: found ${this.#plan.left} paths left, needed none`)
@@ -108,6 +114,7 @@ export class ClosureFetch {
   async #lookAround(): Promise<void> {
     this.#plan = new ClosurePlan(this.#paths.map(({ references }) => references))
     for (const [number, path] of this.#paths.entries()) {
+      this.#held.use(this.#context.uses.hold(path.narHash))
       if (await this.#know(number)) {
         this.#plan.settle(number)
         continue
@@ -120,17 +127,18 @@ export class ClosureFetch {
     }
   }
 
-  async #checkSpace(): Promise<void> {
-    const free = await this.#context.content.freeBytes()
-    if (free >= this.#total) return
-    throw new NarvikError('disk-full', `Cannot receive ${this.#plan.left} paths of ${this.#total} bytes: found ${free} free bytes in the data directory, needed ${this.#total}`, {
-      hint: 'Remove images with `narvik rm`, or make room on the disk',
-    })
+  /** Claims room for what is to come packed; what is large claims its own. */
+  async #claimRoom(): Promise<void> {
+    const { catalog, space } = this.#context
+    const missing = this.#paths.filter(({ narHash, narSize }) => narSize <= MAX_PACKED_NAR_BYTES && catalog.get(narHash)?.state !== 'verified')
+    await space.claim(this.#claim, missing.reduce((sum, { narSize }) => sum + narSize, 0), { signal: this.#signal })
   }
 
   async #receivePacks(): Promise<void> {
     for (let pack = this.#nextPack(); pack.length > 0; pack = this.#nextPack()) {
       this.#signal.throwIfAborted()
+      await this.#context.space.untilRoom({ signal: this.#signal, onPause: reason => { this.#job.report({ phase: reason === null ? 'receiving' : 'paused' }) } })
+      await this.#claimRoom()
       const provider = this.#provider ?? await this.#providers.next()
       this.#provider = undefined
       try {

@@ -7,9 +7,12 @@ import type { P2pNode } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { Content } from '../store/content.ts'
 import type { Announcer } from './announce.ts'
+import type { FetchQueue } from './fetch-queue.ts'
 import type { GuardedPaths } from './guarded-paths.ts'
 import type { Jobs } from './jobs.ts'
 import type { PathInfos } from './path-infos.ts'
+import type { Space } from './space/space.ts'
+import type { Uses } from './space/uses.ts'
 import type { Receiving } from './swarm/receiving.ts'
 
 /** The parts that the tasks bring together; made by the daemon, all of them required. */
@@ -23,6 +26,9 @@ export interface TaskContext {
   /** The fetches of closures: one job for the image that a closure is of, beside those for each of its paths. */
   readonly closures: Jobs
   readonly announcer: Announcer
+  readonly uses: Uses
+  readonly queue: FetchQueue
+  readonly space: Pick<Space, 'claim' | 'release' | 'check' | 'isLow' | 'untilRoom' | 'collect' | 'ownBytes' | 'paused' | 'settings'>
   readonly receiving: Receiving
   readonly logger: Logger
   readonly settings: TaskSettings

@@ -28,6 +28,7 @@ export async function exportImage(context: TaskContext, request: ExportRequest):
   const source = context.content.visiblePath(row)
   if (source === null) throw new NarvikError('conflict', `Cannot export ${row.narHash.toSri()}: found it ${row.state}, needed it verified`)
   await checkExportable(context.settings.guarded, dest)
+  using _held = context.uses.hold(row.narHash)
   const options = request.signal === undefined ? {} : { signal: request.signal }
   // copyTree refuses a destination that exists, so that what is removed on failure is only ever our own.
   await copyTree(source, dest, { ...options, onProgress: bytes => { report(request, row, 'copying', bytes) } })

@@ -17,7 +17,7 @@ import { waitFor } from './wait-for.ts'
 export async function fetchClosure(context: TaskContext, request: FetchRequest): Promise<ImageRow> {
   const { narHash, askedBy, published } = await resolveImage(context, request.ref, request.signal)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
-  if (!await isWhole(context, narHash)) await waitFor(joinClosure(context, { narHash, name: request.name, askedBy, published }), request)
+  if (!await isWhole(context, narHash)) await waitFor(joinClosure(context, { narHash, name: request.name, askedBy, published, priority: request.priority }), request)
   const row = context.catalog.get(narHash)
   if (row === undefined) throw new NarvikError('not-found', `Cannot fetch ${narHash.toSri()}: it was removed meanwhile`)
   return handOver(context, row, { askedBy, published, name: request.name })

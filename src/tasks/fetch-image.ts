@@ -16,8 +16,10 @@ import { Providers } from './providers.ts'
 import { nameAsPublished, nameImage } from './name-image.ts'
 import { findPublished, notePublisher, type Published } from './published-names.ts'
 import { checkName, lookUp } from './refs.ts'
+import { setPriority } from './queue.ts'
 import { settle } from './settle.ts'
 import { SwarmAttempt } from './swarm/attempt.ts'
+import { Turn } from './turn.ts'
 import { admit, policyRefusal, trustQuestionOf } from './trust.ts'
 import { proveTree } from './verify-image.ts'
 import { waitFor } from './wait-for.ts'
@@ -31,6 +33,8 @@ export interface FetchRequest {
   readonly name?: string | undefined
   /** Seconds that the caller waits; the fetch itself goes on after that. */
   readonly timeoutSeconds?: number | undefined
+  /** Higher ones are received first; an earlier one stays where it is absent. */
+  readonly priority?: number | undefined
   readonly signal?: AbortSignal
   readonly onProgress?: (progress: Progress) => void
 }
@@ -44,7 +48,8 @@ export async function fetchImage(context: TaskContext, request: FetchRequest): P
   const { narHash, askedBy, published } = request.ref.kind === 'name' ? await resolveImage(context, request.ref, request.signal) : resolveHere(context, request.ref)
   if (request.name !== undefined) checkName(context.catalog, request.name, narHash)
   const known = context.catalog.get(narHash)
-  const row = known?.state === 'verified' ? known : await waitForFetch(context, { narHash, name: request.name, askedBy, published }, request)
+  context.uses.touch(narHash)
+  const row = known?.state === 'verified' ? known : await waitForFetch(context, { narHash, name: request.name, askedBy, published, priority: request.priority }, request)
   return handOver(context, row, { askedBy, published, name: request.name })
 }
 
@@ -52,7 +57,7 @@ export async function fetchImage(context: TaskContext, request: FetchRequest): P
  * Gives a verified image to one who asked for it, with its name; it may have been fetched for another, who asked in another way.
  * @throws NarvikError `refused` where it has too few signatures for the way in which it was asked for.
  */
-export async function handOver(context: TaskContext, row: ImageRow, { askedBy, published, name }: Omit<Wish, 'narHash'>): Promise<ImageRow> {
+export async function handOver(context: TaskContext, row: ImageRow, { askedBy, published, name }: Pick<Wish, 'askedBy' | 'published' | 'name'>): Promise<ImageRow> {
   const admitted = await admit(context, notePublisher(context, row, published), askedBy)
   return name === undefined && published !== undefined ? nameAsPublished(context, admitted, published) : nameImage(context, admitted, name)
 }
@@ -70,6 +75,7 @@ export interface Wish {
   readonly narHash: NarHash
   readonly name: string | undefined
   readonly askedBy: RefKind
+  readonly priority: number | undefined
   /** Who has named it, where it is asked for by a published name. */
   readonly published?: Published | undefined
 }
@@ -111,11 +117,13 @@ function joinFetch(context: TaskContext, wish: Wish): Job<ImageRow> {
   const { narHash } = wish
   const running = context.jobs.find(narHash)
   const isReceiving = running?.kind === 'resume' && running.progress.phase !== 'finding'
+  if (wish.priority !== undefined && running !== undefined) setPriority(context, narHash, wish.priority)
   if (running?.kind === 'fetch' || isReceiving) return running as Job<ImageRow>
   // One that only looks for providers in the background has used up some of its time: the caller gets all of it.
   if (running?.kind === 'resume') running.abort(new NarvikError('interrupted', 'Cannot go on looking: a caller asks for the image now'))
   return context.jobs.run('fetch', narHash, job => {
     const fresh = want(context, wish)
+    if (wish.priority !== undefined) setPriority(context, narHash, wish.priority)
     return pursue(context, job, { fresh })
   })
 }
@@ -138,14 +146,16 @@ export function want({ catalog }: Pick<TaskContext, 'catalog'>, { narHash, name,
 async function pursue(context: TaskContext, job: Job<unknown>, { fresh }: { fresh: boolean }): Promise<ImageRow> {
   const row = await takeUp(context, job)
   if (row?.state === 'verified') return row
+  using turn = new Turn(context, job)
   const providers = new Providers(context, { narHash: job.narHash, waitMs: context.settings.providerWaitMs, signal: job.signal })
   try {
-    return await receiveAndProve(context, job, providers)
+    return await receiveAndProve(context, job, { providers, turn })
   } catch (error) {
     await leave(context, job.narHash, { error, fresh, peers: providers.shares() })
     throw error
   } finally {
     providers.close()
+    context.space.release(job.narHash.toNix32())
   }
 }
 
@@ -186,11 +196,11 @@ async function startOver({ catalog, content }: TaskContext, narHash: NarHash, re
   return catalog.transition(narHash, 'retry', { reason })
 }
 
-async function receiveAndProve(context: TaskContext, job: Job<unknown>, providers: Providers): Promise<ImageRow> {
+async function receiveAndProve(context: TaskContext, job: Job<unknown>, { providers, turn }: { providers: Providers, turn: Turn }): Promise<ImageRow> {
   const blame = new Blame(context, job.narHash)
   let start: Round['start']
   for (let round = 1; ; round++) {
-    const attempt = await receiveWhole(context, job, { providers, blame, start, exclusive: round > 1 })
+    const attempt = await receiveWhole(context, job, { providers, turn, blame, start, exclusive: round > 1 })
     const { row, verdict } = await prove(context, job, attempt, blame)
     if (row.state === 'verified') return row
     // Nobody sends better bytes than these, and everybody was asked for signatures.
@@ -220,6 +230,7 @@ async function findNextStart(
 
 interface Round {
   readonly providers: Providers
+  readonly turn: Turn
   readonly blame: Blame
   /** What is left of the round before, without the chunks that were damaged on disk; or what a provider says of the image; or nothing. */
   readonly start: SwarmAttempt | Introduction | undefined
@@ -229,7 +240,7 @@ interface Round {
 
 /** Receives the whole of the NAR: in chunks from many, or, where it is small, in one stream that goes on at the next provider when one fails. */
 async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Round): Promise<Attempt | SwarmAttempt> {
-  const { providers } = round
+  const { providers, turn } = round
   let attempt = await firstAttempt(context, job, round)
   if (attempt?.isWhole === true) {
     attempt.takeUp()
@@ -237,13 +248,16 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
   }
   try {
     for (;;) {
+      await untilRoom(context, job)
       if (attempt?.kind === 'chunks') {
-        const other = await receiveChunks(context, job, attempt, round)
-        if (other === undefined) return attempt
-        attempt = await startAttempt(context, job, other)
+        await turn.take()
+        const end = await receiveChunks(context, job, attempt, round)
+        if (end === 'whole') return attempt
+        attempt = end === 'paused' ? await firstAttempt(context, job, {}) : await startAttempt(context, job, end)
         continue
       }
       const provider = await providers.next()
+      await turn.take()
       const before: number = attempt?.offset ?? 0
       try {
         attempt ??= await startAttempt(context, job, await introduceFor(context, job, provider, round))
@@ -251,6 +265,11 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
         await attempt.receiveFrom(provider, { hasAlternative: () => providers.hasSpare() })
         return attempt
       } catch (error) {
+        if (await isPause(context, error, attempt)) {
+          providers.startOver()
+          providers.progressed()
+          continue
+        }
         if (!isPeersFault(error) && !await isOthersWord(error, attempt, providers)) throw error
         providers.failed(provider, messageOf(error))
         if ((attempt?.offset ?? 0) > before) providers.progressed()
@@ -264,7 +283,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
   }
 }
 
-async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: Round): Promise<Attempt | SwarmAttempt | undefined> {
+async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: Partial<Round>): Promise<Attempt | SwarmAttempt | undefined> {
   if (start instanceof SwarmAttempt) return start
   if (start !== undefined) return startAttempt(context, job, start)
   return await SwarmAttempt.resume(context, job) ?? await Attempt.resume(context, job)
@@ -281,16 +300,20 @@ async function introduceFor(context: TaskContext, job: Job<unknown>, provider: P
   return introduction
 }
 
-/** Receives what is missing from the swarm; answers with what another provider says of the image where the swarm of this manifest has nothing. */
-async function receiveChunks(context: TaskContext, job: Job<unknown>, attempt: SwarmAttempt, round: Round): Promise<Introduction | undefined> {
+/** Receives what is missing from the swarm, until all is here or the disk is nearly full; answers with what another provider says of the image where the swarm of this manifest has nothing. */
+async function receiveChunks(context: TaskContext, job: Job<unknown>, attempt: SwarmAttempt, round: Round): Promise<Introduction | 'whole' | 'paused'> {
   const { providers } = round
   const before = attempt.offset
   // The one that told of the image is asked for chunks like all others.
   providers.startOver()
   try {
     await attempt.receive(providers)
-    return undefined
+    return 'whole'
   } catch (error) {
+    if (await isPause(context, error, attempt)) {
+      providers.progressed()
+      return 'paused'
+    }
     if (!isNarvikError(error, 'no-provider') || attempt.offset > before) throw error
     const other = await findOtherWord(context, job, attempt, round)
     if (other === undefined) throw error
@@ -349,9 +372,19 @@ export function isPeersFault(error: unknown): boolean {
   return isNarvikError(error, 'peer-failed', 'invalid-manifest', 'invalid-nar', 'too-large')
 }
 
+/** While the disk is nearly full nothing is received. */
+async function untilRoom({ space }: TaskContext, job: Job<unknown>): Promise<void> {
+  await space.untilRoom({ signal: job.signal, onPause: reason => { job.report({ phase: reason === null ? 'finding' : 'paused' }) } })
+}
+
+/** Whether the fetch only has to wait until there is room on the disk again. */
+async function isPause({ space }: TaskContext, error: unknown, attempt: unknown): Promise<boolean> {
+  return attempt !== undefined && isNarvikError(error, 'disk-full') && await space.isLow()
+}
+
 /** Room is asked for on the word of one peer: another one may say that less is needed. */
 async function isOthersWord(error: unknown, attempt: unknown, providers: Providers): Promise<boolean> {
-  return isNarvikError(error, 'disk-full') && attempt === undefined && await providers.hasNext()
+  return isNarvikError(error, 'disk-full', 'over-quota') && attempt === undefined && await providers.hasNext()
 }
 
 function rejection({ narHash, reason }: ImageRow): NarvikError {

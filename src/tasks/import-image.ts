@@ -1,7 +1,10 @@
 import { lstat, realpath } from 'node:fs/promises'
+import { basename } from 'node:path'
 import { fromSystemError, NarvikError } from '../errors.ts'
+import type { Listing } from '../image/listing.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import { copyTree } from '../nar/copy.ts'
+import { diskBytesOf, measureTree } from '../nar/disk-usage.ts'
 import { scanTree } from '../nar/hash-tree.ts'
 import { sealTree } from '../nar/seal.ts'
 import type { NixPathInfo } from '../nix/path-info.ts'
@@ -41,10 +44,10 @@ export async function importImage(context: TaskContext, request: ImportRequest):
   await checkImportable(context.settings.guarded, path)
   const listing = await scanTree(path, signalOf(request))
   const facts = request.facts ?? await askNix(context, path, request.signal)
-  if (facts.info !== null) return importInPlace(context, request, facts.info, facts)
+  if (facts.info !== null) return importInPlace(context, request, facts.info, { facts, listing })
   const added = await addToStore(context, path, listing, request.signal)
-  if (added !== null) return importInPlace(context, request, added, { info: added, note: null })
-  return importCopy(context, request, path, facts)
+  if (added !== null) return importInPlace(context, request, added, { facts: { info: added, note: null }, listing })
+  return importCopy(context, request, path, { facts, listing })
 }
 
 /** A link into the store, such as `result`, stands for the store path, as it does for Nix; any other link is a tree. */
@@ -60,7 +63,13 @@ export async function resolveSource({ nix }: TaskContext, path: string): Promise
   }
 }
 
-async function importInPlace(context: TaskContext, request: ImportRequest, info: NixPathInfo, facts: NixFacts): Promise<ImageRow> {
+/** What is known of a tree before it is proven. */
+interface Known {
+  readonly facts: NixFacts
+  readonly listing: Listing
+}
+
+async function importInPlace(context: TaskContext, request: ImportRequest, info: NixPathInfo, { facts, listing }: Known): Promise<ImageRow> {
   const { path, narHash } = info
   const notes = isInPlace(context.catalog.get(narHash)) ? undefined : await protect(context, [{ narHash, storePath: path }], request.signal)
   const note = notes?.get(narHash.toNix32()) ?? null
@@ -69,7 +78,7 @@ async function importInPlace(context: TaskContext, request: ImportRequest, info:
     const measured = requireMeasurement(proof, path)
     const checked = checkFacts(facts, measured)
     // A store path that Nix is wrong about may change or go at any time: what was found of it is kept as a copy.
-    if (checked.info === null) return await importCopy(context, request, path, checked)
+    if (checked.info === null) return await importCopy(context, request, path, { facts: checked, listing })
     return await record(context, request, { proof, measured, facts: { ...checked, note: checked.note ?? note }, stage: null })
   } finally {
     // The image may be another than Nix said, or be here already in another place.
@@ -81,9 +90,11 @@ function isInPlace(row: ImageRow | undefined): boolean {
   return row?.state === 'verified' && row.place === 'nix-store'
 }
 
-async function importCopy(context: TaskContext, request: ImportRequest, path: string, facts: NixFacts): Promise<ImageRow> {
+async function importCopy(context: TaskContext, request: ImportRequest, path: string, { facts, listing }: Known): Promise<ImageRow> {
   const stage = await context.content.stage()
+  const claim = basename(stage.dir)
   try {
+    await context.space.claim(claim, await diskBytesOfCopy(path, listing, signalOf(request)), { signal: request.signal ?? NEVER })
     await copyTree(path, stage.tree, { ...signalOf(request), onProgress: bytes => { report(request, 'copying', bytes) } })
     await sealTree(stage.tree)
     const proof = await prove(request, stage.tree)
@@ -91,7 +102,15 @@ async function importCopy(context: TaskContext, request: ImportRequest, path: st
     return await record(context, request, { proof, measured, facts: checkFacts(facts, measured), stage })
   } finally {
     await context.content.discardStage(stage)
+    context.space.release(claim)
   }
+}
+
+const NEVER = new AbortController().signal
+
+/** A copy has the holes of what it is a copy of. */
+async function diskBytesOfCopy(path: string, listing: Listing, options: { signal?: AbortSignal }): Promise<number> {
+  return Math.min(diskBytesOf(listing), (await measureTree(path, options)).diskBytes)
 }
 
 async function prove(request: ImportRequest, tree: string, { alterable = false } = {}): Promise<Proof> {

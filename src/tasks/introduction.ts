@@ -9,6 +9,7 @@ import type { Provider } from '../p2p/router.ts'
 import type { Claim } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
+import { claimRoom } from './space/claim-room.ts'
 
 /** Who said what the image is. */
 export interface Word {
@@ -59,14 +60,10 @@ export function claimsOf({ manifestDigest: digest, voucher, recordBy }: Word, na
   ]
 }
 
-/** Makes sure that the image fits, and writes down what it is said to be; what was there of it before goes. */
-export async function prepare({ catalog, content }: TaskContext, { metadata, manifest, layout }: Introduction): Promise<void> {
-  const free = await content.freeBytes()
-  if (free < layout.narSize) {
-    throw new NarvikError('disk-full', `Cannot receive ${layout.narSize} bytes: found ${free} free bytes in the data directory, needed ${layout.narSize}`, {
-      hint: 'Remove images with `narvik rm`, or make room on the disk',
-    })
-  }
+/** Claims the room that the image will take, and writes down what it is said to be; what was there of it before goes. */
+export async function prepare(context: TaskContext, job: Job<unknown>, { metadata, manifest, layout }: Introduction): Promise<void> {
+  const { catalog, content } = context
+  await claimRoom(context, job, layout)
   const { narHash } = metadata
   catalog.describe(narHash, { ...metadata, name: catalog.get(narHash)?.name ?? null }, manifest)
   await content.discard(narHash)

@@ -1,7 +1,7 @@
 import { NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 
-export type Phase = 'finding' | 'receiving' | 'hashing' | 'copying' | 'verifying' | 'publishing' | 'installing'
+export type Phase = 'queued' | 'paused' | 'finding' | 'receiving' | 'hashing' | 'copying' | 'verifying' | 'publishing' | 'installing'
 
 /** How far a piece of work has come. */
 export interface Progress {
@@ -23,6 +23,9 @@ const IDLE: Progress = { narHash: null, phase: 'finding', bytes: 0, totalBytes: 
 const RATE_WINDOW_MS = 3000
 /** Milliseconds between two reports to those who watch, within one phase. */
 const REPORT_INTERVAL_MS = 100
+
+/** The kind of work that nobody waits for; it gives way to any other on the same image. */
+const BACKGROUND = 'scrub'
 
 /** One piece of long work on one image, with those who watch it. */
 export class Job<out Result> {
@@ -119,6 +122,7 @@ export class Jobs {
     if (this.#stopping !== undefined) throw this.#stopping
     const key = narHash.toNix32()
     const before = this.#last.get(key)
+    if (before?.kind === BACKGROUND) before.abort(new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: something else is to be done with it`))
     const job = new Job<Result>(kind, narHash, async self => {
       try {
         await before?.result.catch(() => undefined)

@@ -45,11 +45,12 @@ export class Providers {
   async next({ except = NOBODY }: { except?: Except } = {}): Promise<Provider> {
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
       const found = this.#untried(except) ?? await this.#lookUp(except)
-      if (found !== undefined) {
+      const left = this.#deadline - performance.now()
+      // When the time is up only who has signed something is still tried: providers that are made up would never come to an end.
+      if (found !== undefined && (left > 0 || found.record !== undefined || this.#tried.size === 0)) {
         this.#tried.add(found.peerId)
         return found
       }
-      const left = this.#deadline - performance.now()
       if (left <= 0) throw this.#none()
       // The next round may try again whoever failed in this one.
       this.#tried.clear()
@@ -114,14 +115,18 @@ export class Providers {
   }
 
   #untried(except = NOBODY): Provider | undefined {
-    for (const provider of this.#known.values()) if (this.#isUsable(provider, except)) return provider
-    return undefined
+    const usable = [...this.#known.values()].filter(provider => this.#isUsable(provider, except))
+    // Anybody can name providers that don't exist; who has signed that it holds the image is one that does, or did.
+    return usable.find(({ record }) => record !== undefined) ?? usable[0]
   }
 
-  /** Answers with the first usable one; the others become known while that one is tried. */
+  /**
+   * Answers with the first usable one that has signed that it holds the image; the others become known while that one is tried. Where nobody has,
+   * with any other when the looking is over.
+   */
   async #lookUp(except = NOBODY): Promise<Provider | undefined> {
     const { promise, resolve, reject } = Promise.withResolvers<Provider | undefined>()
-    this.#askRouter(resolve, except).then(() => { resolve(undefined) }, reject)
+    this.#askRouter(resolve, except).then(() => { resolve(this.#untried(except)) }, reject)
     const found = await promise
     this.#init.signal.throwIfAborted()
     return found
@@ -131,7 +136,7 @@ export class Providers {
     const { narHash, signal } = this.#init
     for await (const provider of this.#node.router.find(narHash, { signal: AbortSignal.any([signal, this.#closed.signal]) })) {
       this.#known.set(provider.peerId, provider)
-      if (this.#isUsable(provider, except)) onUsable(provider)
+      if (provider.record !== undefined && this.#isUsable(provider, except)) onUsable(provider)
     }
   }
 

@@ -9,7 +9,7 @@ import { requireImage } from './refs.ts'
  * Answers with the image as it was.
  */
 export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): Promise<ImageRow> {
-  const { catalog, content, jobs, closures, announcer, logger } = context
+  const { catalog, jobs, closures, announcer } = context
   const { narHash } = requireImage(catalog, ref)
   const reason = new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: it was removed on request`)
   closures.abort(narHash, ['closure'], reason)
@@ -18,13 +18,18 @@ export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): 
     const row = catalog.get(narHash)
     if (row === undefined) throw new NarvikError('not-found', `Cannot remove ${narHash.toSri()}: it was removed meanwhile`)
     announcer.withdraw(narHash)
-    if (row.name !== null) await content.unlink(row.name)
-    // The row goes first: a file without a row is swept up at the next start, a row without its file would be a lie.
-    catalog.remove(narHash, 'removed on request')
-    await content.discard(narHash)
-    await content.roots.remove(narHash)
-    logger.info('removed', { narHash: narHash.toSri(), name: row.name })
+    await dropImage(context, row, 'removed on request')
     return row
   })
   return job.result
+}
+
+/** Forgets an image that is no longer announced, with its files; to be called from a job on it. */
+export async function dropImage({ catalog, content, logger }: Pick<TaskContext, 'catalog' | 'content' | 'logger'>, { narHash, name }: ImageRow, reason: string): Promise<void> {
+  if (name !== null) await content.unlink(name)
+  // The row goes first: a file without a row is swept up at the next start, a row without its file would be a lie.
+  catalog.remove(narHash, reason)
+  await content.discard(narHash)
+  await content.roots.remove(narHash)
+  logger.info('removed', { narHash: narHash.toSri(), name, reason })
 }

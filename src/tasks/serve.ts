@@ -10,10 +10,12 @@ import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
 import type { Receiving } from './swarm/receiving.ts'
 import { findClosure, memberOf, type Member } from './closure.ts'
+import type { Uses } from './space/uses.ts'
 
 export interface ServeParts {
   readonly catalog: Catalog
   readonly content: Content
+  readonly uses: Pick<Uses, 'hold' | 'isLeaving'>
   readonly receiving: Receiving
   readonly logger: Logger
   /** Called once an image's tree was seen to be no longer what was proven. */
@@ -24,7 +26,7 @@ export interface ServeParts {
 const LAYOUTS_KEPT = 4
 
 /** What peers are served from: verified images only, read through their layout from where they are. */
-export function createImageSource({ catalog, content, receiving, logger, onDamage }: ServeParts): ImageSource {
+export function createImageSource({ catalog, content, uses, receiving, logger, onDamage }: ServeParts): ImageSource {
   const layouts = new Map<string, Layout>()
 
   function layoutOf(narHash: NarHash): Layout | undefined {
@@ -44,8 +46,10 @@ export function createImageSource({ catalog, content, receiving, logger, onDamag
     const row = served(catalog, narHash)
     const tree = row === undefined ? null : content.visiblePath(row)
     const layout = tree === null ? undefined : layoutOf(narHash)
-    if (row === undefined || tree === null || layout === undefined) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
+    if (row === undefined || tree === null || layout === undefined || uses.isLeaving(narHash)) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
     if (offset + length > layout.narSize) throw new NarvikError('invalid-argument', `Cannot serve bytes ${offset} to ${offset + length}: found a NAR of ${layout.narSize} bytes`)
+    // Who asks for no byte asks whether the image is here, which is no use of it.
+    using _held = length === 0 ? undefined : uses.hold(narHash)
     try {
       const since = row.newestChange === null ? {} : { unchangedSince: row.newestChange }
       yield* readRange(tree, layout, offset, length, { ...options, ...since })
@@ -58,16 +62,16 @@ export function createImageSource({ catalog, content, receiving, logger, onDamag
   }
 
   return {
-    describe: narHash => Promise.resolve(describe({ catalog, receiving }, narHash)),
+    describe: narHash => Promise.resolve(uses.isLeaving(narHash) ? undefined : describe({ catalog, receiving }, narHash)),
     read,
   }
 }
 
 /** What peers are told of closures: those that are verified here as a whole. */
-export function createClosureSource({ catalog, logger }: Pick<ServeParts, 'catalog' | 'logger'>): ClosureSource {
+export function createClosureSource({ catalog, uses, logger }: Pick<ServeParts, 'catalog' | 'logger'> & { readonly uses: Pick<Uses, 'isLeaving'> }): ClosureSource {
   return {
     narSize: narHash => {
-      return served(catalog, narHash)?.narSize ?? undefined
+      return uses.isLeaving(narHash) ? undefined : served(catalog, narHash)?.narSize ?? undefined
     },
     closure: async narHash => {
       const row = served(catalog, narHash)

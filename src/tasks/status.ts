@@ -10,7 +10,7 @@ export interface HostFacts {
 }
 
 /** What this host is, has and sees. */
-export async function describeStatus({ catalog, content, node, nix, settings }: TaskContext, facts: HostFacts) {
+export async function describeStatus({ catalog, content, node, nix, space, settings }: TaskContext, facts: HostFacts) {
   const images = { wanted: 0, receiving: 0, quarantined: 0, verified: 0, rejected: 0 }
   for (const { state } of catalog.list()) images[state]++
   return {
@@ -24,6 +24,7 @@ export async function describeStatus({ catalog, content, node, nix, settings }: 
     dataDir: facts.dataDir,
     socket: facts.socket,
     freeBytes: await content.freeBytes(),
+    paused: space.paused,
     fleet: facts.fleet,
     nix: settings.useNix ? await describeNix(nix) : { available: false, detail: 'turned off in the config' },
   }

@@ -80,9 +80,10 @@ async function verifyWithNix(context: TaskContext, job: Job<unknown>): Promise<V
   return { ...result, verdict: withStage(result.verdict, stage) }
 }
 
-async function verifyOne(context: TaskContext, job: Job<unknown>): Promise<VerifyResult> {
+/** Proves one image again; `bytesPerSecond`: no faster than that, where nobody waits for it. */
+export async function verifyOne(context: TaskContext, job: Job<unknown>, options: { readonly bytesPerSecond?: number | undefined } = {}): Promise<VerifyResult> {
   const row = requireWhole(context, job)
-  return conclude(context, row, await proveTree(context, row, job))
+  return conclude(context, row, await proveTree(context, row, job, options))
 }
 
 /** @throws NarvikError `not-found`, or `conflict` where not all of the image is here. */
@@ -100,6 +101,7 @@ export async function conclude(context: TaskContext, row: ImageRow, proof: Proof
   if (row.state === 'quarantined') return { row: await settle(context, row, proof), verdict: proof.verdict }
   if (row.state === 'rejected') return { row, verdict: proof.verdict }
   if (proof.verdict.verdict === 'pass') {
+    context.catalog.keeping.markProven(row.narHash)
     if (row.newestChange !== proof.newestChange) context.catalog.setNewestChange(row.narHash, proof.newestChange)
     if (row.vouchedBy !== proof.vouchedBy) context.catalog.setVouchedBy(row.narHash, proof.vouchedBy)
     describeMeasured(context, row, proof)
@@ -112,7 +114,7 @@ export async function conclude(context: TaskContext, row: ImageRow, proof: Proof
 }
 
 /** Has the pipeline judge the tree of an image, wherever its state says that it is. */
-export async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>): Promise<Proof> {
+export async function proveTree(context: TaskContext, row: ImageRow, job: Job<unknown>, { bytesPerSecond }: { readonly bytesPerSecond?: number | undefined } = {}): Promise<Proof> {
   const { content, settings } = context
   const { narHash, narSize, manifestDigest } = row
   const tree = content.visiblePath(row) ?? (row.place === 'nix-store' ? row.storePath : null) ?? content.quarantineTree(narHash)
@@ -120,7 +122,7 @@ export async function proveTree(context: TaskContext, row: ImageRow, job: Job<un
   job.report({ phase: 'verifying', bytes: 0, totalBytes: narSize })
   const registered = await isRegistered(context, row, job.signal)
   const subject = { tree, expected: narHash, claims, trust: trustQuestionOf(settings.trust, row), alterable: row.place === 'nix-store', ...registered }
-  return verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) } })
+  return verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) }, bytesPerSecond })
 }
 
 /** Whether Nix still has the image where it is said to be; nothing where it isn't in the store, or Nix does not answer. */

@@ -54,6 +54,8 @@ export interface Proof {
 export interface VerifyOptions {
   readonly signal?: AbortSignal
   readonly onProgress?: (bytes: number) => void
+  /** Bytes of the NAR that are read in a second, for work that nobody waits for. */
+  readonly bytesPerSecond?: number | undefined
 }
 
 interface Outcome {
@@ -116,10 +118,10 @@ async function readTree({ tree, followed, alterable = false }: Subject, options:
   return { read: await measure(tree, followed, options), newestChange: before }
 }
 
-async function measure(tree: string, followed: FollowedTree | undefined, { signal, onProgress }: VerifyOptions): Promise<{ measurement: Measurement, entries: number, wasFollowed: boolean } | string> {
+async function measure(tree: string, followed: FollowedTree | undefined, { signal, onProgress, bytesPerSecond }: VerifyOptions): Promise<{ measurement: Measurement, entries: number, wasFollowed: boolean } | string> {
   try {
     const confirmed = await confirm(tree, followed, signal)
-    const found = confirmed ?? await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }) })
+    const found = confirmed ?? await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }), bytesPerSecond })
     return { measurement: measurementOf(found), entries: found.listing.count, wasFollowed: confirmed !== undefined }
   } catch (error) {
     if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)

@@ -23,7 +23,11 @@ import { MemoryNetwork, MemoryRouter } from '../../src/p2p/router-memory.ts'
 import { Slots } from '../../src/p2p/slots.ts'
 import { Announcer } from '../../src/tasks/announce.ts'
 import type { FleetNode, TaskContext, TaskSettings } from '../../src/tasks/context.ts'
+import { FetchQueue } from '../../src/tasks/fetch-queue.ts'
 import { Jobs } from '../../src/tasks/jobs.ts'
+import { Collector } from '../../src/tasks/space/collector.ts'
+import { Space } from '../../src/tasks/space/space.ts'
+import { Uses } from '../../src/tasks/space/uses.ts'
 import { Receiving } from '../../src/tasks/swarm/receiving.ts'
 import { someMetadata } from './images.ts'
 import { MadeUpHolding } from './made-up-chunks.ts'
@@ -154,6 +158,7 @@ export class MemoryNames implements NameDirectory {
 /** One host whose tasks are tested: a real store, and a network whose peers are made up. */
 export class FakeFleet {
   readonly context: TaskContext
+  readonly space: Space
   readonly banned = new Map<string, string>()
   /** What the fleet's publishers have said; shared with nobody. */
   readonly names = new MemoryNames()
@@ -165,10 +170,11 @@ export class FakeFleet {
   private constructor(store: Pick<TaskContext, 'catalog' | 'content'>, settings: Partial<TaskSettings>, nix: TaskContext['nix']) {
     this.#router = new MemoryRouter(this.#network, { peerId: 'this-host' })
     const jobs = new Jobs()
+    const logger = silentLogger
+    const parts = { ...store, jobs, logger, node: this.#node(), announcer: new Announcer({ router: this.#router, logger }), uses: new Uses({ ...store, logger }) }
+    this.space = new Space({ ...parts, collector: new Collector(parts) }, { quotaBytes: null, minFreeBytes: 0, minCopies: 1 })
     this.context = {
-      ...store, jobs, closures: new Jobs(), nix, pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) }, logger: silentLogger, node: this.#node(),
-      receiving: new Receiving(),
-      announcer: new Announcer({ router: this.#router, logger: silentLogger }),
+      ...parts, nix, receiving: new Receiving(), space: this.space, queue: new FetchQueue(4), closures: new Jobs(), pathInfos: { get: (paths, options) => nix.pathInfo(paths, options) },
       settings: { announce: 'everything', guarded: { dataDir: store.content.dataDir, secrets: [join(store.content.dataDir, 'catalog.db')] }, useNix: true, storeAddMaxBytes: 0, installFetched: false, providerWaitMs: 0, stallMs: 20_000, slowBytesPerSecond: 0, banMs: 60_000, trust: { keys: [], needed: { 'nar-hash': 0, 'store-path': 1, 'name': 1 } }, ...settings },
     }
     onTestFinished(() => jobs.stop())

@@ -1,6 +1,6 @@
 import { NarvikError } from '../../src/errors.ts'
 import { refText, type Ref } from '../../src/image/ref.ts'
-import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, PublishedNameJson, StatusJson, Tasks, TransferJson, VerifyReportJson } from '../../src/control/api.ts'
+import type { BanJson, CollectionJson, HostEvent, ImageDetailsJson, ImageJson, LongWork, PeerJson, Progress, PublishedNameJson, QueueJson, StatusJson, Tasks, TransferJson, UsageJson, VerifyReportJson } from '../../src/control/api.ts'
 
 export const GOOD_HASH = 'sha256-R0mw4rbCKZzQIFCXXcyT7hnTqxo5Dcn3FJdCHk0oGyE='
 export const BAD_HASH = 'sha256-MOSTHkYLShLAmoxyBlUtGn3v8P+ZpTlWTnNjvPZ1a1c='
@@ -21,6 +21,9 @@ export const goodImage: ImageJson = {
   source: 'import',
   createdAt: '2026-03-01T12:00:00.000Z',
   verifiedAt: '2026-03-01T12:00:05.000Z',
+  provenAt: '2026-03-01T12:00:05.000Z',
+  usedAt: '2026-03-01T12:00:05.000Z',
+  pinned: false,
   reason: null,
   reasonCode: null,
   note: null,
@@ -35,6 +38,7 @@ export const badImage: ImageJson = {
   path: null,
   source: 'fetch',
   verifiedAt: null,
+  provenAt: null,
   reason: 'the NAR hash of the tree is another',
   reasonCode: 'wrong-nar-hash',
 }
@@ -77,6 +81,7 @@ const status: StatusJson = {
   dataDir: '/var/lib/narvik',
   socket: '/run/narvik/narvik.sock',
   freeBytes: 53_687_091_200,
+  paused: null,
   fleet: false,
   nix: { available: true, detail: 'nix 2.34.8' },
 }
@@ -118,6 +123,25 @@ export const someEvents: readonly HostEvent[] = [
 
 const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
 
+const queue: QueueJson = [
+  { position: 1, narHash: GOOD_HASH, name: 'web-1', priority: 10, since: '2026-03-01T12:00:00.000Z' },
+  { position: 2, narHash: BAD_HASH, name: null, priority: 0, since: '2026-03-01T12:00:00.000Z' },
+]
+
+const usage: UsageJson = {
+  quotaBytes: 214_748_364_800, usedBytes: 1_100_000_000, claimedBytes: 0, catalogBytes: 200_704, freeBytes: 53_687_091_200, minFreeBytes: 1_073_741_824, paused: null,
+  images: [
+    { narHash: GOOD_HASH, name: 'web-1', state: 'verified', place: 'content', diskBytes: 900_000_000, apparentBytes: 1_288_490_000, pinned: true, usedAt: '2026-03-01T12:00:05.000Z' },
+    { narHash: BAD_HASH, name: null, state: 'rejected', place: 'quarantine', diskBytes: 199_799_296, apparentBytes: 199_799_296, pinned: false, usedAt: '2026-03-01T12:00:00.000Z' },
+  ],
+}
+
+const collection: CollectionJson = {
+  dryRun: false, freedBytes: 199_799_296,
+  collected: [{ narHash: BAD_HASH, name: null, what: 'rejected', diskBytes: 199_799_296, usedAt: '2026-03-01T12:00:00.000Z' }],
+  kept: [{ narHash: GOOD_HASH, name: 'web-1', reason: 'it is in use' }],
+}
+
 /**
  * A daemon's inside that is none: it knows one good and one bad image, and answers by the last part of the path or by
  * the name that it is asked with. `overrides` replaces single tasks.
@@ -148,6 +172,15 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
     installImage: ({ ref, ...work }) => finish({ storePath: known(ref).storePath ?? STORE_PATH, added: [STORE_PATH] }, work),
     makePrivate: request => ({ ...known(request.ref), private: request.private }),
     removeImage: ({ ref }) => Promise.resolve(known(ref)),
+    cancelFetch: ({ ref }) => {
+      if (known(ref) === goodImage) throw new NarvikError('conflict', `Cannot cancel ${GOOD_HASH}: found it verified, needed a fetch under way`, { hint: 'To remove an image that is here: narvik rm' })
+      return Promise.resolve(known(ref))
+    },
+    queue: () => queue,
+    moveInQueue: ({ position }) => position === 1 ? queue.toReversed().map((waiting, index) => ({ ...waiting, position: index + 1 })) : queue,
+    pinImage: ({ ref, pinned }) => ({ ...known(ref), pinned }),
+    collectGarbage: ({ dryRun = false }) => Promise.resolve({ ...collection, dryRun }),
+    usage: () => Promise.resolve(usage),
     list: () => [goodImage, badImage],
     show: ref => known(ref) === badImage ? badDetails : { ...goodImage, otherStorePaths: [], publishedNames: [], closure: null, journal: badDetails.journal.slice(0, 1) },
     explain: ref => {

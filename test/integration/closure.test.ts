@@ -74,7 +74,8 @@ it('what is missing is named, neither served nor installed as a closure, and fet
   expect((await b.json<ImageDetailsJson>('show', system)).closure?.missing).toEqual([leaf])
   await b.json('fetch', image.narHash, '--closure')
   expect((await b.json<ImageDetailsJson>('show', system)).closure?.missing).toEqual([])
-  expect(await bytesReceived(b) - received).toBeLessThan(10_000)
+  // Besides that one only the list of the paths comes.
+  expect(await bytesReceived(b) - received).toBeLessThan(received / 2)
 })
 
 it('a fetch goes on by itself after the daemon was killed, and receives nothing again that was here', async () => {

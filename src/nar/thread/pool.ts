@@ -7,7 +7,7 @@ import type { SharedFrontier } from './frontier.ts'
 
 /** What can be done with the tree at `root`. */
 export type TreeTask =
-  | { readonly task: 'scan' | 'open' | 'remove', readonly root: string }
+  | { readonly task: 'scan' | 'open' | 'remove' | 'measure', readonly root: string }
   | { readonly task: 'seal', readonly root: string, readonly stamped?: { readonly columns: ListingColumns, readonly stamps: StampColumns } | undefined }
   | { readonly task: 'follow', readonly root: string, readonly columns: ListingColumns, readonly frontier: SharedFrontier }
   | { readonly task: 'hash', readonly root: string, readonly chunks: boolean }
@@ -16,13 +16,16 @@ export type TreeTask =
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
 /** A task, and a shared number that is other than 0 once nobody waits for the answer. */
-export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer> }
+export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer>, readonly bytesPerSecond: number | undefined }
 
 export interface TreeResult {
   readonly columns?: ListingColumns
   readonly narSize?: number
   /** SHA-256 of the NAR. */
   readonly digest?: Uint8Array
+  /** Bytes of all files, and of the blocks that they take on disk. */
+  readonly apparentBytes?: number
+  readonly diskBytes?: number
   readonly chunks?: ChunkColumns
   readonly stamps?: StampColumns
   /** Whether every file had its stamp. */
@@ -38,12 +41,15 @@ export type TreeReply =
 export interface TreeTaskOptions {
   readonly signal?: AbortSignal | undefined
   readonly onProgress?: ((bytesSoFar: number) => void) | undefined
+  /** Has it done slowly, when nothing else wants the processor or the disk: the bytes of the NAR in a second. */
+  readonly bytesPerSecond?: number | undefined
 }
 
 /** Has a task done in another thread, so that this one stays free. @throws what the task throws, or the reason of `signal`. */
-export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOptions): Promise<TreeResult> {
+export async function runTask(task: TreeTask, { signal, onProgress, bytesPerSecond }: TreeTaskOptions): Promise<TreeResult> {
   signal?.throwIfAborted()
-  const isLong = task.task === 'follow'
+  const isSlow = bytesPerSecond !== undefined
+  const isLong = isSlow || task.task === 'follow'
   const worker = await takeWorker({ isLong })
   if (isLong) longTasks++
   const cancelled = new Int32Array(new SharedArrayBuffer(4))
@@ -51,7 +57,7 @@ export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOp
   signal?.addEventListener('abort', cancel)
   if (signal?.aborted === true) cancel()
   try {
-    const reply = await ask(worker, { ...task, cancelled }, onProgress)
+    const reply = await ask(worker, { ...task, cancelled, bytesPerSecond }, onProgress)
     if (reply.kind === 'done') return reply.result
     if (reply.kind === 'failed') throw new NarvikError(reply.code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint })
     signal?.throwIfAborted()
@@ -59,7 +65,9 @@ export async function runTask(task: TreeTask, { signal, onProgress }: TreeTaskOp
   } finally {
     signal?.removeEventListener('abort', cancel)
     if (isLong) longTasks--
-    giveBack(worker)
+    // A thread that has stepped back for the others can't step forward again.
+    if (isSlow) await worker.terminate()
+    else giveBack(worker)
   }
 }
 
@@ -109,7 +117,14 @@ function giveBack(worker: Worker): void {
     return
   }
   worker.unref()
-  idle.push({ worker, timer: setTimeout(() => void worker.terminate(), IDLE_MS).unref() })
+  idle.push({ worker, timer: setTimeout(() => { retire(worker) }, IDLE_MS).unref() })
+}
+
+/** Nobody may take a thread that is about to end. */
+function retire(worker: Worker): void {
+  const at = idle.findIndex(each => each.worker === worker)
+  if (at >= 0) idle.splice(at, 1)
+  void worker.terminate()
 }
 
 function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => void) | undefined): Promise<TreeReply> {

@@ -1,4 +1,6 @@
-import { lstatSync } from 'node:fs'
+import { lstatSync, readlinkSync } from 'node:fs'
+import { constants, setPriority } from 'node:os'
+import { basename } from 'node:path'
 import { parentPort } from 'node:worker_threads'
 import { messageOf, NarvikError } from '../../errors.ts'
 import { Listing, type ListingColumns } from '../../image/listing.ts'
@@ -11,6 +13,7 @@ import { hashContents } from './hash-contents.ts'
 import { openNow } from './open.ts'
 import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
 import { removeNow } from './remove.ts'
+import { measureNow } from './measure.ts'
 import { sealNow, type Stamped } from './seal.ts'
 import { makeSkeleton } from './skeleton.ts'
 import { walkTree } from './walk.ts'
@@ -44,6 +47,7 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
     case 'unpack': await unpack(job.root, job.nar, check); return {}
     case 'open': openNow(job.root, check); return {}
     case 'remove': removeNow(job.root, check); return {}
+    case 'measure': return measureNow(job.root, check)
   }
 }
 
@@ -102,12 +106,32 @@ async function unpack(root: string, nar: Uint8Array, check: () => void): Promise
 /** What a job calls all the time: it ends one that was cancelled, and reports its progress now and then. */
 function checkOf(job: TreeJob): (bytes?: number) => void {
   let next = performance.now() + PROGRESS_MS
+  const holdBack = job.bytesPerSecond === undefined ? undefined : holderBack(job, job.bytesPerSecond)
   return (bytes = 0) => {
+    holdBack?.(bytes)
     if (Atomics.load(job.cancelled, 0) !== 0) throw new Cancelled()
     if (bytes === 0 || performance.now() < next) return
     next = performance.now() + PROGRESS_MS
     reply({ kind: 'progress', bytes })
   }
+}
+
+/** Steps back for every other thread of the machine, and sleeps until the bytes are due. */
+function holderBack({ cancelled }: TreeJob, bytesPerSecond: number): (bytes: number) => void {
+  stepBack()
+  const started = performance.now()
+  return bytes => {
+    const due = started + bytes * 1000 / bytesPerSecond
+    for (let left = due - performance.now(); left > 0 && Atomics.load(cancelled, 0) === 0; left = due - performance.now()) {
+      Atomics.wait(cancelled, 0, 0, Math.min(left, PROGRESS_MS))
+    }
+  }
+}
+
+/** The kernel gives a thread that is this nice what is left of the processor, and of the disk where its scheduler knows classes. */
+function stepBack(): void {
+  const thread = Number(basename(readlinkSync('/proc/thread-self')))
+  setPriority(thread, constants.priority.PRIORITY_LOW)
 }
 
 function failure(error: unknown): TreeReply {

@@ -171,6 +171,7 @@ export class ChunkSession {
       out.set(part, filled)
       filled += part.byteLength
       this.#traffic.received += part.byteLength
+      await this.#traffic.pace?.taking(part.byteLength, this.#watchdog.signal)
       this.#onBytes?.(part.byteLength)
     }
   }

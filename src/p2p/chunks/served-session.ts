@@ -161,6 +161,7 @@ export class ServedSession {
     await send(stream, encodeChunksHead(id, run, bytes.length), watchdog)
     for (let start = 0; start < bytes.length; start += WIRE_BUFFER_BYTES) {
       const piece = bytes.subarray(start, start + WIRE_BUFFER_BYTES)
+      await traffic.pace?.sending(piece.byteLength, watchdog.signal)
       traffic.sent += piece.byteLength
       await send(stream, piece, watchdog)
     }

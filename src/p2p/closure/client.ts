@@ -137,6 +137,7 @@ async function* readBody({ reader, watchdog, traffic }: Answer<unknown>, length:
     if (bytes === null) throw broken(`the end of the stream after ${length - missing} bytes of a NAR`, String(length))
     missing -= bytes.byteLength
     traffic.received += bytes.byteLength
+    await traffic.pace?.taking(bytes.byteLength, watchdog.signal)
     yield bytes
   }
 }

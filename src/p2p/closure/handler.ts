@@ -91,6 +91,7 @@ class Joined {
     this.#parts = []
     this.#length = 0
     const { stream, watchdog, traffic } = this.#exchange
+    await traffic.pace?.sending(bytes.byteLength, watchdog.signal)
     traffic.sent += bytes.byteLength
     await send(stream, bytes, watchdog)
   }

@@ -36,9 +36,8 @@ async function readReply(answer: Answer<z.output<typeof metaReply>>, narHash: Na
     await watchdog.wait(expectEnd(reader), 'end of the stream')
     return { status: reply.status }
   }
-  const metadata = parseMetadata(await readExactly(reader, reply.metadataLength, watchdog), narHash)
-  const manifest = await readExactly(reader, reply.manifestLength, watchdog)
-  traffic.received += reply.metadataLength + reply.manifestLength
+  const metadata = parseMetadata(await readExactly(reader, reply.metadataLength, watchdog, traffic), narHash)
+  const manifest = await readExactly(reader, reply.manifestLength, watchdog, traffic)
   await watchdog.wait(expectEnd(reader), 'end of the stream')
   return { status: 'ok', verified: reply.verified, metadata, manifest }
 }

@@ -41,6 +41,7 @@ async function sendDescription({ stream, watchdog, traffic }: MetaExchange, desc
   for (const part of [metadata, manifest]) {
     for (let start = 0; start < part.byteLength; start += WIRE_BUFFER_BYTES) {
       const piece = part.subarray(start, start + WIRE_BUFFER_BYTES)
+      await traffic.pace?.sending(piece.byteLength, watchdog.signal)
       traffic.sent += piece.byteLength
       await send(stream, piece, watchdog)
     }

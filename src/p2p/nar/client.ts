@@ -69,6 +69,7 @@ async function* readBody({ reader, watchdog, traffic, end, fail }: Answer<unknow
       if (bytes === null) throw new NarvikError('peer-failed', `Cannot read the body: found its end after ${length - missing} bytes, needed ${length}`)
       missing -= bytes.byteLength
       traffic.received += bytes.byteLength
+      await traffic.pace?.taking(bytes.byteLength, watchdog.signal)
       yield bytes
     }
     await watchdog.wait(expectEnd(reader), 'end of the stream')

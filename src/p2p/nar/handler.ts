@@ -49,6 +49,7 @@ async function sendRange(exchange: NarExchange, source: ImageSource): Promise<vo
     inPieces(WIRE_BUFFER_BYTES),
     async pieces => {
       for await (const piece of pieces) {
+        await traffic.pace?.sending(piece.byteLength, watchdog.signal)
         traffic.sent += piece.byteLength
         await send(stream, piece, watchdog)
       }

@@ -15,6 +15,8 @@ import { claimsOf, type Introduction, prepare, type Word } from '../introduction
 import type { Job } from '../jobs.ts'
 import type { Providers } from '../providers.ts'
 import { reuseLocal } from '../reuse.ts'
+import { claimRoom } from '../space/claim-room.ts'
+import { RoomGuard } from '../space/guard-room.ts'
 import { Books } from './books.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { decodeProgress, encodeProgress } from './progress.ts'
@@ -58,11 +60,13 @@ export class SwarmAttempt {
   #frontier = 0
   #isAnnounced = false
   #follower: Follower | undefined
+  readonly #room: RoomGuard
   #contradiction: { peerId: string, detail: string } | undefined
 
   private constructor(context: TaskContext, job: Job<unknown>, { word, layout, chunks, have, books }: Parts) {
     const { content, catalog } = context
-    const { narHash } = job
+    const { narHash, signal } = job
+    this.#room = new RoomGuard(() => context.space.check({ signal }))
     this.#context = context
     this.#job = job
     this.#word = word
@@ -90,6 +94,7 @@ export class SwarmAttempt {
     const progress = decodeProgress(await content.readProgress(job.narHash), chunks.count)
     if (progress?.word.manifestDigest !== manifestDigest(bytes)) return undefined
     const layout = Layout.describedBy(manifest)
+    await claimRoom(context, job, layout)
     const arrived = new ChunkSet(chunks.count)
     for (const chunk of chunksOf(content.readArrivals(job.narHash))) if (chunk < chunks.count && !progress.proven.has(chunk)) arrived.add(chunk)
     const wrong = await findDamage(content.quarantineTree(job.narHash), { layout, chunks }, arrived, job.signal)
@@ -99,7 +104,7 @@ export class SwarmAttempt {
 
   /** Starts with nothing, on the word of a provider. */
   static async begin(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<SwarmAttempt> {
-    await prepare(context, introduction)
+    await prepare(context, job, introduction)
     const { word, layout, chunks } = introduction
     const attempt = new SwarmAttempt(context, job, { word, layout, chunks, have: new ChunkSet(chunks.count), books: new Books() })
     // From here on it is known that the image is received in chunks, and under which manifest.
@@ -255,6 +260,7 @@ export class SwarmAttempt {
       for (const copy of repeats.of(chunk)) await this.#copy(copy, bytes.subarray(this.#chunks.offset(chunk) - start, this.#chunks.offset(chunk + 1) - start), { writer, checkpoints })
     }
     this.#report(sources.rates())
+    await this.#room.add(bytes.length)
   }
 
   /** Writes to another place what this image has once already. */

@@ -3,6 +3,7 @@ import { describe, expect, test } from 'vitest'
 import { etaSeconds, progressLine } from '../../../src/cli/bar.ts'
 import { formatBytes, formatSeconds, harmless } from '../../../src/cli/format.ts'
 import { fields, table } from '../../../src/cli/table.ts'
+import { collectionView, usageView } from '../../../src/cli/space-views.ts'
 import { eventView, imageDetailsView, imageListView, peersView, statusView, transfersView, verifyView } from '../../../src/cli/views.ts'
 import { PHASES, type Progress } from '../../../src/control/api.ts'
 import { goodImage, PEER, someProgress } from '../../helpers/fake-tasks.ts'
@@ -75,7 +76,9 @@ describe('what other hosts say', () => {
       verifyView({ results: [{ narHash: image.narHash, name: EVIL, verdict: 'fail', stages: [stage], reason: EVIL }] }, plain),
       peersView([{ peerId: EVIL, addresses: [EVIL], direction: 'inbound', latencyMs: null, agent: EVIL, connectedSince: null, banned: true, bytesReceived: 0, bytesSent: 0 }], plain),
       transfersView([{ ...someProgress, narHash: image.narHash, name: EVIL, direction: 'in', startedAt: image.createdAt }], plain),
-      statusView({ peerId: EVIL, addresses: [EVIL], version: EVIL, uptimeSeconds: 1, peers: 0, dhtPeers: 0, images: { wanted: 0, receiving: 0, quarantined: 0, verified: 0, rejected: 0 }, dataDir: EVIL, socket: EVIL, freeBytes: 0, fleet: false, nix: { available: false, detail: EVIL } }, plain),
+      statusView({ peerId: EVIL, addresses: [EVIL], version: EVIL, uptimeSeconds: 1, peers: 0, dhtPeers: 0, images: { wanted: 0, receiving: 0, quarantined: 0, verified: 0, rejected: 0 }, dataDir: EVIL, socket: EVIL, freeBytes: 0, paused: EVIL, fleet: false, nix: { available: false, detail: EVIL } }, plain),
+      usageView({ quotaBytes: 1, usedBytes: 2, claimedBytes: 0, catalogBytes: 0, freeBytes: 0, minFreeBytes: 1, paused: EVIL, images: [{ narHash: image.narHash, name: EVIL, state: 'verified', place: 'content', diskBytes: 1, apparentBytes: 1, pinned: true, usedAt: image.usedAt }] }, plain),
+      collectionView({ dryRun: true, freedBytes: 1, collected: [{ narHash: image.narHash, name: EVIL, what: 'image', diskBytes: 1, usedAt: image.usedAt }], kept: [{ narHash: image.narHash, name: EVIL, reason: EVIL }] }, plain),
       eventView({ at: image.createdAt, type: 'image', narHash: image.narHash, name: EVIL, event: EVIL, from: null, to: null, reason: EVIL, code: EVIL }, plain),
       eventView({ at: image.createdAt, type: 'log', level: 'warn', message: EVIL, fields: { [EVIL]: EVIL } }, plain),
     ]

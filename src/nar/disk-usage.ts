@@ -1,0 +1,36 @@
+import type { Listing } from '../image/listing.ts'
+import { runTask } from './thread/pool.ts'
+
+/** What a tree takes. */
+export interface DiskUsage {
+  /** Bytes of its files, holes and all. */
+  readonly apparentBytes: number
+  /** Bytes of the blocks that it has on disk: fewer where files are sparse, more where they are small. */
+  readonly diskBytes: number
+}
+
+/** Bytes of a block of the usual file systems. */
+const BLOCK_BYTES = 4096
+/** Bytes of a symlink's target that fit beside its other data. */
+const INLINE_TARGET_BYTES = 59
+
+/**
+ * What is at `path`: a tree, a part of one, or nothing. What goes while it is looked at is not counted. Blocks that are shared with other
+ * files by reflinks count in full: no file system tells cheaply.
+ * @throws NarvikError `unreadable`, `io-error`.
+ */
+export async function measureTree(path: string, { signal }: { signal?: AbortSignal | undefined } = {}): Promise<DiskUsage> {
+  const { apparentBytes = 0, diskBytes = 0 } = await runTask({ task: 'measure', root: path }, { signal })
+  return { apparentBytes, diskBytes }
+}
+
+/** The most that a tree with this listing takes on a usual file system: whole blocks, no holes. */
+export function diskBytesOf(listing: Listing): number {
+  let bytes = 0
+  for (let entry = 0; entry < listing.count; entry++) {
+    const kind = listing.kind(entry)
+    if (kind === 'directory' || (kind === 'symlink' && listing.targetLength(entry) > INLINE_TARGET_BYTES)) bytes += BLOCK_BYTES
+    else bytes += Math.ceil(listing.size(entry) / BLOCK_BYTES) * BLOCK_BYTES
+  }
+  return bytes
+}
