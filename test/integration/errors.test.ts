@@ -112,7 +112,7 @@ describe('what goes wrong has its own error and exit code', () => {
     await execa('mount', ['-t', 'tmpfs', '-o', 'size=24m', 'tmpfs', small])
     try {
       const giver = peer
-      const taker = await TestDaemon.start({ dataDir: join(small, 'data'), bootstrap: [giver] })
+      const taker = await TestDaemon.start({ dataDir: join(small, 'data'), bootstrap: [giver], env: { NARVIK_SPACE_MIN_FREE: '0' } })
       await taker.untilPeers(1)
       await writeFile(join(dir, 'fits'), Buffer.alloc(4 * 1024 * 1024, 'a'))
       await writeFile(join(dir, 'too-large'), Buffer.alloc(32 * 1024 * 1024, 'b'))
