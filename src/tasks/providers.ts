@@ -18,6 +18,9 @@ const NOBODY: Except = () => false
 /** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last. */
 const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000 }
 
+/** Providers without a signed record that are still tried when the time is up: those that are made up would never come to an end. */
+const LATE_PROVIDERS = 4
+
 /**
  * The providers of one image, one at a time, for one fetch: those that failed come last, those that lied never.
  */
@@ -31,6 +34,8 @@ export class Providers {
   readonly #tried = new Set<string>()
   readonly #closed = new AbortController()
   #deadline: number
+  /** Providers without a signed record that were tried when the time was up. */
+  #late = 0
 
   constructor({ node }: Pick<TaskContext, 'node'>, init: ProvidersInit) {
     this.#node = node
@@ -46,8 +51,8 @@ export class Providers {
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
       const found = this.#untried(except) ?? await this.#lookUp(except)
       const left = this.#deadline - performance.now()
-      // When the time is up only who has signed something is still tried: providers that are made up would never come to an end.
-      if (found !== undefined && (left > 0 || found.record !== undefined || this.#tried.size === 0)) {
+      if (found !== undefined && (left > 0 || found.record !== undefined || this.#late < LATE_PROVIDERS)) {
+        if (left <= 0 && found.record === undefined) this.#late++
         this.#tried.add(found.peerId)
         return found
       }
@@ -86,6 +91,7 @@ export class Providers {
   /** A provider has moved the image on: the wait for the next one begins anew. */
   progressed(): void {
     this.#deadline = performance.now() + this.#init.waitMs
+    this.#late = 0
   }
 
   /** Every provider that is not excluded may be tried again. */

@@ -10,6 +10,7 @@ import type { SpaceSettings } from '../../../../src/tasks/space/space.ts'
 import { describeUsage } from '../../../../src/tasks/usage.ts'
 import { expectFailure } from '../../../helpers/failure.ts'
 import { FakeFleet, flipped, gate, makeImage, someTree, type TestImage } from '../../../helpers/fake-fleet.ts'
+import { randomOf } from '../../../vectors/fastcdc/inputs.ts'
 import { temporaryDirectory } from '../../../helpers/temporary.ts'
 
 const { signal } = new AbortController()
@@ -195,8 +196,8 @@ describe('the quota', () => {
 
   it('stops a fetch that it has no room for any more, and keeps what was received', async () => {
     const { fleet, context, space } = await hostWith()
-    const image = await makeImage(someTree(10_000_000, 7))
-    await fleet.add('peer', image, { before: at => { if (at === 0) space.configure({ ...SETTINGS, quotaBytes: 1000 }) } })
+    const image = await makeImage({ kind: 'regular', contents: randomOf(7, 10_000_000), executable: false })
+    await fleet.add('peer', image, { before: once(() => { space.configure({ ...SETTINGS, quotaBytes: 1000 }) }) })
     await expectFailure(fetchImage(context, { ref: { kind: 'nar-hash', narHash: image.narHash } }), 'over-quota', /Cannot go on receiving/)
     expect(context.catalog.get(image.narHash)).toMatchObject({ state: 'wanted' })
     space.configure(SETTINGS)
@@ -209,8 +210,8 @@ describe('the quota', () => {
 describe('a disk that is nearly full', () => {
   it('pauses fetches, says so, and lets them go on where they were', async () => {
     const { fleet, context, space } = await hostWith()
-    const image = await makeImage(someTree(20_000_000, 7))
-    await fleet.add('peer', image, { before: at => { if (at === 0) space.configure({ ...SETTINGS, minFreeBytes: Number.MAX_SAFE_INTEGER }) } })
+    const image = await makeImage({ kind: 'regular', contents: randomOf(7, 20_000_000), executable: false })
+    await fleet.add('peer', image, { before: once(() => { space.configure({ ...SETTINGS, minFreeBytes: Number.MAX_SAFE_INTEGER }) }) })
     const phases = new Set<string>()
     const fetch = fetchImage(context, { ref: { kind: 'nar-hash', narHash: image.narHash }, onProgress: ({ phase }) => { phases.add(phase) } })
     await expect.poll(() => space.paused, { timeout: 20_000 }).toMatch(/found \d+ free bytes on the disk, needed 9007199254740991 \(space.min_free\)/)
@@ -233,3 +234,12 @@ describe('a disk that is nearly full', () => {
     expect(space.paused).toBeNull()
   })
 })
+
+/** Chunks are asked for in any order: the first one that is. */
+function once(work: () => void): () => void {
+  let isDone = false
+  return () => {
+    if (!isDone) work()
+    isDone = true
+  }
+}
