@@ -179,7 +179,8 @@ export async function knockAt({ addresses }: { readonly addresses: readonly stri
   onTestFinished(() => { socket.destroy() })
   const ended = new Promise<number>(resolve => { socket.on('close', () => { resolve(performance.now() - start) }) })
   socket.resume()
-  await Promise.race([once(socket, 'connect'), ended])
+  // One that is refused at once has ended as well.
+  await Promise.race([once(socket, 'connect').catch(() => ended), ended])
   return { socket, ended }
 }
 
