@@ -34,19 +34,32 @@ export interface Exchange<Request> {
  * everything else. Whatever fails resets the stream, and the peer learns nothing else.
  */
 export function serve<Schema extends z.ZodType>(
-  { logger, stopping, trafficOf }: ServeComponents,
+  components: ServeComponents,
   { stallMs, headerTimeoutMs = HEADER_TIMEOUT_MS }: ServeInit,
   schema: Schema,
   reply: (exchange: Exchange<z.output<Schema>>) => Promise<void>,
 ): StreamHandler {
+  return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic }) => {
+    const request = await watchdog.wait(readRequest(reader, schema), 'whole request', headerTimeoutMs)
+    await reply({ stream, request, watchdog, traffic })
+  })
+}
+
+/** A stream that a peer has opened, from its first byte on. */
+export interface Attended extends Omit<Exchange<unknown>, 'request'> {
+  readonly reader: StreamReader
+  readonly peerId: string
+}
+
+/** Makes a handler that closes the stream when `work` is done. Whatever fails resets it, and the peer learns nothing else. */
+export function attend({ logger, stopping, trafficOf }: ServeComponents, { stallMs }: Pick<ServeInit, 'stallMs'>, work: (attended: Attended) => Promise<void>): StreamHandler {
   return async (stream, { remotePeer }) => {
     const reader = new StreamReader(stream)
     const watchdog = new Watchdog(stream, { signal: stopping, stallMs })
     const peerId = remotePeer.toString()
     const traffic = trafficOf(peerId)
     try {
-      const request = await watchdog.wait(readRequest(reader, schema), 'whole request', headerTimeoutMs)
-      await reply({ stream, request, watchdog, traffic })
+      await work({ stream, reader, watchdog, traffic, peerId })
       await watchdog.wait(stream.close({ signal: watchdog.signal }), 'room for the last bytes')
     } catch (error) {
       const reason = watchdog.reason ?? error
