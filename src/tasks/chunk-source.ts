@@ -1,10 +1,11 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { messageOf, NarvikError } from '../errors.ts'
 import type { ChunkList } from '../image/chunk-list.ts'
 import { type ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import { decodeManifest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { Layout } from '../nar/layout.ts'
 import type { ChunkHolding, ChunkSource } from '../p2p/protocol.ts'
+import { isDamage } from './find-damage.ts'
 import { served, type ServeParts } from './serve.ts'
 import { readRun } from './swarm/receiving.ts'
 
@@ -70,7 +71,7 @@ class VerifiedImage implements ChunkHolding {
       return await readRun(tree, this.#layout, this.chunks, run, { ...options, ...since })
     } catch (error) {
       // A file that is gone or of another size is damage that the whole fleet would otherwise be sent.
-      if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) this.damaged(run.first)
+      if (isDamage(error)) this.damaged(run.first)
       if (!options.signal.aborted) this.#parts.logger.warn('cannot serve', { narHash: this.#narHash.toSri(), reason: messageOf(error) })
       throw error
     }

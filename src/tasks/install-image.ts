@@ -1,4 +1,4 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { messageOf, NarvikError } from '../errors.ts'
 import { decodeManifest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { Ref } from '../image/ref.ts'
@@ -11,6 +11,7 @@ import { tryParseStorePath } from '../nix/store-path.ts'
 import type { ImageRow, Registration } from '../store/image-row.ts'
 import { findClosure, type Member, memberOf } from './closure.ts'
 import type { TaskContext } from './context.ts'
+import { isDamage } from './find-damage.ts'
 import type { Progress } from './jobs.ts'
 import { requireImage } from './refs.ts'
 import { handleDamage } from './verify-image.ts'
@@ -165,7 +166,7 @@ async function installOne(context: TaskContext, writer: StoreWriter, image: Inst
     return true
   } catch (error) {
     // What is on disk is not what was proven, however it was noticed.
-    if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable') || /(?:hash|size) mismatch importing path/.test(messageOf(error))) handleDamage(context, row, messageOf(error))
+    if (isDamage(error) || /(?:hash|size) mismatch importing path/.test(messageOf(error))) handleDamage(context, row, messageOf(error))
     throw refusal(error, storePath)
   }
 }

@@ -1,5 +1,5 @@
 import { setImmediate } from 'node:timers/promises'
-import { isNarvikError, messageOf } from '../errors.ts'
+import { messageOf } from '../errors.ts'
 import { isChunk } from '../image/chunk-check.ts'
 import { ChunkIndex } from '../image/chunk-index.ts'
 import type { ChunkList } from '../image/chunk-list.ts'
@@ -11,6 +11,7 @@ import { readRange } from '../nar/read-range.ts'
 import type { TreeWriter } from '../nar/tree-writer.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
+import { isDamage } from './find-damage.ts'
 import { handleDamage } from './verify-image.ts'
 
 export interface ReuseRequest {
@@ -130,7 +131,7 @@ async function readChunk({ row, tree, layout, chunks }: Source, chunk: number, s
   try {
     for await (const part of readRange(tree, layout, chunks.offset(chunk), chunks.length(chunk), { signal, ...since })) parts.push(part)
   } catch (error) {
-    if (!isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) throw error
+    if (!isDamage(error)) throw error
     throw new Damage(messageOf(error), { cause: error })
   }
   const [only] = parts

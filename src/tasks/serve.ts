@@ -1,4 +1,4 @@
-import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { messageOf, NarvikError } from '../errors.ts'
 import { decodeManifest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { Logger } from '../log.ts'
@@ -10,6 +10,7 @@ import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
 import type { Receiving } from './swarm/receiving.ts'
 import { findClosure, memberOf, type Member } from './closure.ts'
+import { isDamage } from './find-damage.ts'
 import type { Uses } from './space/uses.ts'
 
 export interface ServeParts {
@@ -55,7 +56,7 @@ export function createImageSource({ catalog, content, uses, receiving, logger, o
       yield* readRange(tree, layout, offset, length, { ...options, ...since })
     } catch (error) {
       // A file that is gone or of another size is damage that the whole fleet would otherwise be sent.
-      if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) onDamage(row, messageOf(error))
+      if (isDamage(error)) onDamage(row, messageOf(error))
       if (options.signal?.aborted !== true) logger.warn('cannot serve', { narHash: narHash.toSri(), reason: messageOf(error) })
       throw error
     }

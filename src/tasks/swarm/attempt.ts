@@ -1,10 +1,9 @@
 import { isNarvikError, messageOf } from '../../errors.ts'
-import { findWrongChunk, runBytes } from '../../image/chunk-check.ts'
+import { runBytes } from '../../image/chunk-check.ts'
 import type { ChunkList } from '../../image/chunk-list.ts'
 import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 import { decodeManifest, manifestDigest } from '../../image/manifest.ts'
 import type { PeerShare, Sources as SourceBooks } from '../../image/verdict.ts'
-import { FILE_BUFFER_BYTES } from '../../limits.ts'
 import { type FollowedTree, Follower } from '../../nar/follower.ts'
 import { Layout } from '../../nar/layout.ts'
 import { sealTree } from '../../nar/seal.ts'
@@ -12,6 +11,7 @@ import { TreeWriter } from '../../nar/tree-writer.ts'
 import type { Claim } from '../../verify/pipeline.ts'
 import type { TaskContext } from '../context.ts'
 import { claimsOf, type Introduction, prepare, type Word } from '../introduction.ts'
+import { findWrongChunks, readIfThere } from '../find-damage.ts'
 import type { Job } from '../jobs.ts'
 import type { Providers } from '../providers.ts'
 import { reuseLocal } from '../reuse.ts'
@@ -21,12 +21,9 @@ import { Books } from './books.ts'
 import { Checkpoints } from './checkpoints.ts'
 import { decodeProgress, encodeProgress } from './progress.ts'
 import { copyOwn, Repeats } from './repeats.ts'
-import { readRun, ReceivingImage } from './receiving.ts'
+import { ReceivingImage } from './receiving.ts'
 import { Scheduler } from './scheduler.ts'
 import { Sources } from './sources.ts'
-
-/** Chunks that are read at once where what is on disk is checked. */
-const CHECK_CHUNKS = Math.max(1, Math.floor(FILE_BUFFER_BYTES / (64 * 1024)))
 
 interface Parts {
   readonly word: Word
@@ -97,7 +94,7 @@ export class SwarmAttempt {
     await claimRoom(context, job, layout)
     const arrived = new ChunkSet(chunks.count)
     for (const chunk of chunksOf(content.readArrivals(job.narHash))) if (chunk < chunks.count && !progress.proven.has(chunk)) arrived.add(chunk)
-    const wrong = await findDamage(content.quarantineTree(job.narHash), { layout, chunks }, arrived, job.signal)
+    const wrong = await findWrongChunks(content.quarantineTree(job.narHash), { layout, chunks }, arrived, job.signal)
     for (const chunk of arrived.from(0)) if (!wrong.has(chunk)) progress.proven.add(chunk)
     return new SwarmAttempt(context, job, { word: progress.word, layout, chunks, have: progress.proven, books: new Books(progress.books) })
   }
@@ -210,7 +207,7 @@ export class SwarmAttempt {
    * that lied, but the disk or the memory of this host.
    */
   async recheck(): Promise<number> {
-    const wrong = await findDamage(this.#context.content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, this.#image.have, this.#job.signal)
+    const wrong = await findWrongChunks(this.#context.content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, this.#image.have, this.#job.signal)
     return wrong.size
   }
 
@@ -218,7 +215,7 @@ export class SwarmAttempt {
   async repaired(): Promise<SwarmAttempt> {
     const { content } = this.#context
     const { have } = this.#image
-    const wrong = await findDamage(content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, have, this.#job.signal)
+    const wrong = await findWrongChunks(content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, have, this.#job.signal)
     const right = new ChunkSet(this.#chunks.count)
     for (const chunk of have.from(0)) if (!wrong.has(chunk)) right.add(chunk)
     return new SwarmAttempt(this.#context, this.#job, { word: this.#word, layout: this.layout, chunks: this.#chunks, have: right, books: this.#books })
@@ -343,32 +340,6 @@ export class SwarmAttempt {
   #snapshot() {
     return encodeProgress({ word: this.#word, proven: this.#image.have, books: this.#books.keep() }, this.#bytes)
   }
-}
-
-/** The chunks of a set that are not on disk as they should be. */
-async function findDamage(tree: string, { layout, chunks }: { layout: Layout, chunks: ChunkList }, set: ChunkSet, signal: AbortSignal): Promise<ChunkSet> {
-  const wrong = new ChunkSet(chunks.count)
-  for (const run of [...set.runs(CHECK_CHUNKS)]) {
-    const bytes = await readIfThere(readRun(tree, layout, chunks, run, { signal }))
-    if (bytes === undefined) {
-      for (const chunk of chunksOf([run])) wrong.add(chunk)
-      continue
-    }
-    const start = chunks.offset(run.first)
-    for (const chunk of chunksOf([run])) {
-      const part = bytes.subarray(chunks.offset(chunk) - start, chunks.offset(chunk + 1) - start)
-      if (findWrongChunk(chunks, { first: chunk, count: 1 }, part) !== undefined) wrong.add(chunk)
-    }
-  }
-  return wrong
-}
-
-/** Undefined where the files are not what they should be. */
-function readIfThere(reading: Promise<Uint8Array>): Promise<Uint8Array | undefined> {
-  return reading.catch((error: unknown) => {
-    if (isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')) return undefined
-    throw error
-  })
 }
 
 /** Another number on each host. */
