@@ -35,13 +35,19 @@ export function addTo(books: Books, more: Books): void {
   }
 }
 
-/** What of the books of a whole fleet at rest does not add up. */
-export function imbalances(books: Books): string[] {
-  return Array.from(books).flatMap(([kind, { sent, sentBroken, received, receivedBroken }]) => {
-    const orderly = sent - sentBroken - (received - receivedBroken)
-    if (orderly !== 0) return [`${kind}: in exchanges that ended in order ${sent - sentBroken} bytes were sent and ${received - receivedBroken} received`]
-    return sentBroken < receivedBroken ? [`${kind}: in exchanges that broke off ${sentBroken} bytes were sent and ${receivedBroken} received`] : []
-  })
+/**
+ * Bytes by which what was sent in order is more than what was received in order, by protocol: none, but for exchanges that were cut after the last
+ * byte was sent and before it arrived. Those have ended well for the one who sent and broken off for the other, and neither can know better.
+ */
+export function disagreements(books: Books): ReadonlyMap<string, number> {
+  return new Map(Array.from(books, ([kind, { sent, sentBroken, received, receivedBroken }]) => [kind, sent - sentBroken - (received - receivedBroken)]))
+}
+
+/** What can't be, whatever was cut: more that arrived than was sent, or two ends of a session in chunks that disagree. */
+export function impossibilities(books: Books): string[] {
+  const wrong = Array.from(books).filter(([, { sent, received }]) => received > sent).map(([kind, { sent, received }]) => `${kind}: ${received} bytes received, of ${sent} sent`)
+  const ofChunks = disagreements(books).get('chunks') ?? 0
+  return ofChunks === 0 ? wrong : [...wrong, `chunks: the ends of a session disagree by ${ofChunks} bytes`]
 }
 
 const NOTHING: Totals = { received: 0, receivedBroken: 0, sent: 0, sentBroken: 0 }

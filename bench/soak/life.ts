@@ -5,7 +5,7 @@ import type { Random } from '../swarm/random.ts'
 import type { Ledger } from './ledger.ts'
 import type { Member } from './member.ts'
 
-/** Images in the fleet above which more are removed than imported. */
+/** Images in the fleet, at the end of each round. */
 const MANY = 24
 /** Pieces of work under way on one host. */
 const AT_ONCE = 6
@@ -14,8 +14,8 @@ const FETCH_SECONDS = 60
 const SHORT_CUT_MS = [200, 3000] as const
 const LONG_CUT_MS = [10_000, 30_000] as const
 
-const WITH_FEW = ['import', 'import', 'fetch', 'fetch', 'fetch', 'fetch', 'fetch', 'fetch', 'remove', 'collect', 'unplug', 'restart'] as const
-const WITH_MANY = ['import', 'fetch', 'fetch', 'fetch', 'fetch', 'fetch', 'remove', 'remove', 'remove', 'collect', 'unplug', 'restart'] as const
+const CALM = ['import', 'import', 'fetch', 'fetch', 'fetch', 'fetch', 'fetch', 'fetch', 'remove', 'collect'] as const
+const STORMY = [...CALM, 'unplug', 'restart'] as const
 
 type Fleet = readonly [Member, ...Member[]]
 
@@ -44,11 +44,11 @@ export class Life {
     this.#parts = parts
   }
 
-  /** Does something at random moments until the time has come. */
-  async goOn(until: number): Promise<void> {
+  /** Does something at random moments until the time has come; only in a storm to links and daemons. */
+  async goOn(until: number, { storm }: { readonly storm: boolean }): Promise<void> {
     const { random } = this.#parts
     while (performance.now() < until) {
-      this.#begin()
+      this.#begin(storm)
       await sleep(random.between(50, 700))
     }
   }
@@ -58,11 +58,18 @@ export class Life {
     await Promise.all(this.#underWay)
   }
 
-  #begin(): void {
-    const { random, members, ledger } = this.#parts
+  /** Has every host remove the oldest images of all, so that the fleet keeps its size. */
+  async thin(): Promise<void> {
+    const { ledger, members } = this.#parts
+    for (const narHash of ledger.alive().slice(0, -MANY)) {
+      await Promise.all(members.filter(member => ledger.isHere(narHash, member)).map(member => this.#remove(member, narHash)))
+    }
+  }
+
+  #begin(storm: boolean): void {
+    const { random, members } = this.#parts
     const member = random.pick(members)
-    const many = ledger.alive().length >= MANY
-    const kind = random.pick(many ? WITH_MANY : WITH_FEW)
+    const kind = random.pick(storm ? STORMY : CALM)
     if (kind === 'unplug') this.#start([`link ${member.number}`], member, () => this.#unplug(member))
     else if (kind === 'restart') this.#restart(member)
     else if ((this.#busy.get(member) ?? 0) >= AT_ONCE) return
