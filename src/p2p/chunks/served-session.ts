@@ -69,8 +69,8 @@ export class ServedSession {
     const listening = this.#listen()
     listening.catch((error: unknown) => { this.#giveUp(error) })
     await this.#serve()
-    // The asker counts an end that is not its own as broken off: it can't know what was still to come.
-    if (this.#asks) this.#parts.traffic.breakOff?.()
+    // Neither end of a session can know that all has come that was sent, and the asker counts each as broken off.
+    this.#parts.traffic.breakOff?.()
   }
 
   close(): void {
