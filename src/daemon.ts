@@ -89,17 +89,16 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const version = await readVersion()
   const metrics = stack.use(new Metrics({ ...context, events }, { version }))
-  const tasks: Tasks = createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
+  const scrubber = new Scrubber(context, scrubSettingsOf(config))
+  const tasks: Tasks = createTasks(context, { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
 
   await reviewTrust(context)
 
-  // What the metrics can't tell any more: the rest of the books of this run.
-  stack.defer(() => { logger.info('stopped', { traffic: Object.fromEntries(node.traffic) }) })
   await node.start()
-  stack.defer(() => node.stop())
+  stack.defer(() => stopNode(node, logger))
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
-  const scrubber = startWork(context, config, stack)
+  startWork(context, scrubber, stack)
   const control = { tasks, page: new PageFiles(), logger }
   const server = createControlServer(control, { socket: config.socket })
   await server.start()
@@ -128,14 +127,18 @@ function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack
 }
 
 /** Goes on with what was left, and begins what goes on in the background. */
-function startWork(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+function startWork(context: TaskContext, scrubber: Scrubber, stack: AsyncDisposableStack): void {
   const stopResuming = resumeWork(context)
-  const scrubber = new Scrubber(context, scrubSettingsOf(config))
   scrubber.start()
   stack.defer(() => scrubber.stop())
   stack.defer(async () => { await Promise.all([context.jobs.stop(), context.closures.stop()]) })
   stack.defer(stopResuming)
-  return scrubber
+}
+
+/** The metrics can't tell the rest of the books any more. */
+async function stopNode(node: P2pNode, logger: Logger): Promise<void> {
+  await node.stop()
+  logger.info('stopped', { traffic: Object.fromEntries(node.traffic) })
 }
 
 async function tellOfEnd(signal: string, logger: Logger): Promise<void> {

@@ -127,7 +127,7 @@ class Soak {
     await this.#life.thin()
     await this.#until('each host to see each', async () => (await Promise.all(this.#members.map(({ client }) => client.status()))).every(({ peers }) => peers >= this.#members.length - 1))
     for (const member of this.#members) await this.#finish(member)
-    await this.#until('the transfers to end', async () => (await Promise.all(this.#members.map(({ client }) => client.transfers()))).flat().length === 0)
+    await this.#until('the transfers to end', async () => (await Promise.all(this.#members.map(({ client }) => client.transfers()))).flat().every(({ direction }) => direction === 'out'))
     await this.#balance(storm)
     for (const member of this.#members) {
       this.#findings.add('images', ...await this.#ledger.settle(member))

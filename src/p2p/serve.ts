@@ -68,6 +68,7 @@ export function attend({ logger, stopping, trafficOf }: ServeComponents, { stall
       const level = isNarvikError(reason) && !isNarvikError(reason, 'peer-failed', 'interrupted') ? 'warn' : 'debug'
       logger[level]('gave up serving a peer', { peerId, protocol: stream.protocol, reason: messageOf(reason) })
     } finally {
+      traffic.end?.()
       watchdog.stop()
     }
   }
