@@ -19,6 +19,7 @@ export function chunksHandler({ source, turns, ...components }: ChunksHandlerCom
   const swarms = new Swarms()
   return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic, peerId }) => {
     const hello = await watchdog.wait(readHeader(reader, chunksHello), 'whole hello', headerTimeoutMs)
+    traffic.about = hello.narHash
     const holding = source.hold(hello.narHash, hello.manifestDigest)
     const swarm = holding && swarms.of(hello.narHash, hello.manifestDigest, holding)
     if (holding === undefined || swarm === undefined || holding.gone.aborted) await refuse(stream, watchdog, { status: 'not-found' })

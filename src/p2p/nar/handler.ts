@@ -35,6 +35,7 @@ type NarExchange = Exchange<z.output<typeof narRequest>>
 
 async function sendRange(exchange: NarExchange, source: ImageSource): Promise<void> {
   const { stream, request: { narHash, offset, length }, watchdog, traffic } = exchange
+  traffic.about = narHash
   const range = source.read(narHash, offset, length, { signal: watchdog.signal })[Symbol.asyncIterator]()
   // The first bytes are read before the reply's header, which says whether there are any.
   const first = await firstStep(range)
