@@ -53,7 +53,7 @@ const configSchema = z.strictObject({
     examples: ['/etc/narvik/fleet.key'],
   }),
   acceptFleetKeyFiles: z.array(path).max(8).readonly().meta({
-    description: 'Files with other keys that are accepted as well, while the fleet changes over from one key to the next; docs/SECURITY.md says how.',
+    description: 'Files with other keys that are accepted as well, while the fleet changes over from one key to the next; docs/TRUST.md says how.',
     examples: [['/etc/narvik/fleet.next.key']],
   }),
   allowOpen: z.boolean().describe('Whether listen may go beyond loopback without a fleet key, so that anyone who reaches the port can fetch.'),

@@ -96,6 +96,8 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   await reviewTrust(context)
 
+  // What the metrics can't tell any more: the rest of the books of this run.
+  stack.defer(() => { logger.info('stopped', { traffic: Object.fromEntries(node.traffic) }) })
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
