@@ -65,10 +65,10 @@ describe('the page of a real host', () => {
 
     const fetching = host.json<ImageJson>('fetch', source.narHash, '--name', 'disk')
     fetching.catch(() => undefined)
-    await page.waitForSelector('.transfer .chunks rect.c8')
-    expect(await page.locator('.chunks rect').count()).toBeGreaterThan(50)
+    await page.waitForSelector('.transfer .map .c8')
+    expect(await page.locator('.map span').count()).toBeGreaterThan(50)
     // One more is full than there was: `nth` counts from 0.
-    await page.locator('.chunks .c8').nth(await page.locator('.chunks .c8').count()).waitFor()
+    await page.locator('.map .c8').nth(await page.locator('.map .c8').count()).waitFor()
     expect(await page.textContent('.transfer')).toMatch(/disk.*receiving.*chunks are here and proven/s)
     expect(await page.title()).toMatch(/^\(1\) /)
     // Without a press of a key: the image ends where it belongs.
