@@ -1,5 +1,5 @@
 import type { Attributes, Span as OtelSpan, SpanStatusCode } from '@opentelemetry/api'
-import { messageOf } from '../errors.ts'
+import { messageOf, NarvikError } from '../errors.ts'
 import { MAX_SPANS_WAITING, TRACES_EXPORT_TIMEOUT_MS, TRACES_STOP_TIMEOUT_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 
@@ -52,10 +52,14 @@ export function tracesAddress({ endpoint, env }: Pick<TracesInit, 'endpoint' | '
 /**
  * Has spans sent to an OTLP receiver over HTTP; undefined where none is configured, and then nothing of OpenTelemetry is loaded. A receiver that does not
  * answer costs a bounded number of spans, and nothing else.
+ * @throws NarvikError `invalid-config` where the address is none.
  */
 export async function startExporting(init: TracesInit, { logger }: { readonly logger: Logger }): Promise<Exporting | undefined> {
   const url = tracesAddress(init)
   if (url === undefined) return undefined
+  if (!/^https?:/.test(url) || !URL.canParse(url)) {
+    throw new NarvikError('invalid-config', `Cannot send traces to ${url}: found no http or https address, needed one such as http://127.0.0.1:4318`, { hint: 'See traces.endpoint, and the variable OTEL_EXPORTER_OTLP_ENDPOINT' })
+  }
   const { diag, DiagLogLevel, ROOT_CONTEXT, SpanKind, SpanStatusCode, trace } = await import('@opentelemetry/api')
   const { BatchSpanProcessor, TracerProvider } = await import('@opentelemetry/sdk-trace')
   const { detectResources, resourceAttributesEnvDetector, resourceFromAttributes, serviceNameEnvDetector } = await import('@opentelemetry/resources')

@@ -84,5 +84,6 @@ it('a receiver that does not answer holds up nothing', async () => {
   await writeFile(tree, 'text')
   expect((await host.json<ImageJson>('import', tree)).state).toBe('verified')
   expect(await host.stop()).toBe(0)
+  await expect(TestDaemon.start({ env: { OTEL_EXPORTER_OTLP_ENDPOINT: 'receiver:4318' } })).rejects.toThrow(/Cannot send traces to receiver:4318\/v1\/traces: found no http/)
   await expect(TestDaemon.start({ env: { NARVIK_TRACES_ENDPOINT: 'ftp://receiver' } })).rejects.toThrow(/Cannot use traces\.endpoint .*needed an http or https address/)
 })
