@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ImageJson, Tasks } from '../../src/control/api.ts'
 import { createPageServer } from '../../src/control/server.ts'
+import { NarvikError } from '../../src/errors.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
 import { PageFiles } from '../../src/page/files.ts'
@@ -144,6 +145,20 @@ describe('what others have named', () => {
     expect(await page.locator('img:not(header img), body script').count()).toBe(0)
     expect(complaints).toEqual([])
     expect(await page.evaluate<boolean>('document.documentElement.scrollWidth <= innerWidth')).toBe(true)
+  })
+
+  it('says what is wrong where the daemon answers with an error, and goes on when it is over', async () => {
+    let isBroken = false
+    const { page } = await showFake({ transfers: () => {
+      if (isBroken) throw new NarvikError('corrupt-catalog', 'Cannot read the catalog: found no database, needed one')
+      return []
+    } })
+    await page.waitForSelector('.connection.live')
+    isBroken = true
+    await page.locator('.notice.bad', { hasText: 'The daemon answers with an error: Cannot read the catalog' }).waitFor()
+    isBroken = false
+    await page.waitForSelector('.connection.live')
+    expect(await page.locator('.notice.bad').count()).toBe(0)
   })
 
   it('finds what is typed, with a name for everything that can be operated', async () => {

@@ -22,6 +22,8 @@ const MAPPED = 4
 export class Host {
   /** @type {'opening' | 'live' | 'lost'} */
   connection = 'opening'
+  /** What the daemon has answered instead, where it did. @type {string | undefined} */
+  complaint
   /** When the last answer came. @type {number} */
   heardAt = Date.now()
   /** @type {StatusJson | undefined} */
@@ -109,10 +111,12 @@ export class Host {
       await this.#look()
       if (this.connection === 'lost') this.#stale = { images: true, peers: true, transfers: true }
       this.connection = 'live'
+      this.complaint = undefined
       this.heardAt = Date.now()
       if (this.#following === undefined) void this.#follow()
-    } catch {
+    } catch (error) {
       this.connection = 'lost'
+      this.complaint = error instanceof Refusal ? error.message : undefined
       this.#following?.abort()
     }
     this.#isLooking = false

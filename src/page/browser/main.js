@@ -91,10 +91,10 @@ function headerView() {
 }
 
 function noticesView() {
-  const { status, connection, heardAt } = host
+  const { status, connection, heardAt, complaint } = host
   return html`
     ${connection === 'lost' ? html`
-      <p class="notice bad" role="alert">The daemon does not answer. ${status === undefined ? 'It is asked again every second.' : `What is shown is as it was at ${clock(new Date(heardAt).toISOString())}; it is asked again every second.`}</p>` : nothing}
+      <p class="notice bad" role="alert">${complaint === undefined ? 'The daemon does not answer.' : `The daemon answers with an error: ${complaint}.`} ${status === undefined ? 'It is asked again every second.' : `What is shown is as it was at ${clock(new Date(heardAt).toISOString())}; it is asked again every second.`}</p>` : nothing}
     ${status?.paused ? html`<p class="notice">Fetches are paused: ${status.paused}</p>` : nothing}
     ${status !== undefined && !status.fleet ? html`<p class="notice quiet">This host is in no fleet: no fleet key keeps strangers out.</p>` : nothing}`
 }
