@@ -96,8 +96,6 @@ export interface Traffic {
   received: number
   /** Bytes that were handed over to be sent; counted before they go, so that a peer never counts more than that. */
   sent: number
-  /** The image that it is about, of an exchange, once the peer has said it. */
-  about?: NarHash | undefined
   /** Keeps the limits of this host; nothing is held back where it is absent. */
   readonly pace?: Pace | undefined
   /** Bounds what is on the way to the peer; nothing does where it is absent. */

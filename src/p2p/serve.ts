@@ -2,6 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import type { z } from 'zod'
 import { codeOf, type ErrorCode, isNarvikError, messageOf } from '../errors.ts'
 import { HEADER_TIMEOUT_MS } from '../limits.ts'
+import type { NarHash } from '../image/nar-hash.ts'
 import type { Logger } from '../log.ts'
 import { expectEnd, readHeader } from './header.ts'
 import type { Served, StreamHandler, Traffic } from './protocol.ts'
@@ -29,6 +30,8 @@ export interface Exchange<Request> {
   readonly request: Request
   readonly watchdog: Watchdog
   readonly traffic: Traffic
+  /** Says which image it is about, once the peer has. */
+  readonly concerns: (narHash: NarHash) => void
 }
 
 /**
@@ -41,9 +44,9 @@ export function serve<Schema extends z.ZodType>(
   schema: Schema,
   reply: (exchange: Exchange<z.output<Schema>>) => Promise<void>,
 ): StreamHandler {
-  return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic }) => {
+  return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic, concerns }) => {
     const request = await watchdog.wait(readRequest(reader, schema), 'whole request', headerTimeoutMs)
-    await reply({ stream, request, watchdog, traffic })
+    await reply({ stream, request, watchdog, traffic, concerns })
   })
 }
 
@@ -62,8 +65,9 @@ export function attend({ logger, stopping, trafficOf, onServed }: ServeComponent
     const traffic = trafficOf(peerId)
     const startedAt = new Date()
     let code: ErrorCode | undefined
+    let about: NarHash | undefined
     try {
-      await work({ stream, reader, watchdog, traffic, peerId })
+      await work({ stream, reader, watchdog, traffic, peerId, concerns: narHash => { about = narHash } })
       await watchdog.wait(stream.close({ signal: watchdog.signal }), 'room for the last bytes')
     } catch (error) {
       const reason = watchdog.reason ?? error
@@ -74,7 +78,7 @@ export function attend({ logger, stopping, trafficOf, onServed }: ServeComponent
       logger[level]('gave up serving a peer', { peerId, protocol: stream.protocol, reason: messageOf(reason) })
     } finally {
       watchdog.stop()
-      onServed?.({ peerId, protocol: stream.protocol, about: traffic.about, startedAt, sent: traffic.sent, code })
+      onServed?.({ peerId, protocol: stream.protocol, about, startedAt, sent: traffic.sent, code })
     }
   }
 }

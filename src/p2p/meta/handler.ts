@@ -24,7 +24,7 @@ export function metaHandler({ source, slots, ...components }: MetaHandlerCompone
       return
     }
     try {
-      exchange.traffic.about = exchange.request.narHash
+      exchange.concerns(exchange.request.narHash)
       const described = await source.describe(exchange.request.narHash)
       if (described === undefined) await refuse(exchange, 'not-found')
       else await sendDescription(exchange, described)
