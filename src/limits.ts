@@ -118,7 +118,7 @@ export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
 /** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
-export const TLS_BUFFER_BYTES = 1 * MIB
+export const TLS_BUFFER_BYTES = 256 * KIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones: a host's own, those that it stores for others, and those that it has looked up. */
