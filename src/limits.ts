@@ -224,6 +224,13 @@ export const MAX_CONTROL_CONNECTIONS = 256
 export const MAX_PAGE_CONNECTIONS = 64
 /** Readers of events on the page's port at once; a page that is one too many asks again and again instead. */
 export const MAX_PAGE_READERS = 16
+/** Spans that wait to be sent to a receiver of traces; more are left out. */
+export const MAX_SPANS_WAITING = 2048
+/** Peers of one fetch that have a span of their own. */
+export const MAX_TRACED_PEERS = 64
+/** Milliseconds for a receiver of traces to take what it is sent, and for it to take the last when the daemon stops. */
+export const TRACES_EXPORT_TIMEOUT_MS = 10 * SECOND
+export const TRACES_STOP_TIMEOUT_MS = 2 * SECOND
 /** Pieces of an image whose filling is told; each stands for as many chunks. */
 export const MAX_TOLD_CELLS = 512
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
