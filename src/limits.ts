@@ -160,8 +160,9 @@ export const SWARM_PLACES = 16
 export const SWARM_QUANTUM_BYTES = 32 * MIB
 /** Milliseconds for an asker to use the place that it had to wait for. */
 export const SWARM_CLAIM_MS = 2 * SECOND
-/** Milliseconds for which a holder keeps what it has newly proven, to tell each asker of it in one message: a message for each would cost as much as the chunks. */
-export const SWARM_NEWS_MS = 50
+/** Milliseconds for which a holder keeps what it has newly proven, at least and at most, to tell each asker of it in one message: a message for each would cost as much as the chunks. */
+export const SWARM_NEWS_MIN_MS = 50
+export const SWARM_NEWS_MAX_MS = 400
 /** Sessions that one image is served in; each may cost a bit for each chunk. The next asker is told of the others instead. */
 export const MAX_SWARM_SESSIONS = 64
 /** Milliseconds without a message from an asker after which its session ends; it may open another one. */

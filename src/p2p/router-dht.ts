@@ -138,7 +138,9 @@ export class DhtRouter implements ContentRouter {
   async #describe(provider: PeerInfo, narHash: NarHash, signal: AbortSignal): Promise<Provider | undefined> {
     const { book, remember } = this.#components
     const peerId = provider.id.toString()
-    await Promise.all([this.#lookUp(peerId, narHash, signal), remember(provider)])
+    // A record that is known is news enough: whoever has withdrawn since says so when it is asked.
+    const isKnown = book.newest(peerId, narHash)?.status === 'held'
+    await Promise.all([isKnown ? undefined : this.#lookUp(peerId, narHash, signal), remember(provider)])
     const record = book.newest(peerId, narHash)
     if (record?.status === 'withdrawn') return undefined
     const found = { peerId, addresses: [...new Set(provider.multiaddrs.map(String))] }

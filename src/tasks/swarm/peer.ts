@@ -61,7 +61,7 @@ export class SwarmPeer {
     const ahead = this.ahead(tuning)
     const room = ahead - this.inFlight
     // A few large wants instead of many small ones.
-    return this.inFlight > 0 && room < ahead / 4 ? 0 : Math.min(room, tuning.maxWantBytes)
+    return this.inFlight > 0 && room < ahead / 2 ? 0 : Math.min(room, tuning.maxWantBytes)
   }
 
   /** Milliseconds until all that it owes, and `more` bytes, are there. */

@@ -237,9 +237,14 @@ export class Scheduler {
     this.#rest(peer)
   }
 
-  /** Of a peer that owes nothing, nothing is waited for. */
+  /** Of a peer that owes nothing, nothing is waited for. One that has stalled begins anew, with one chunk. */
   #rest(peer: SwarmPeer): void {
-    if (peer.inFlight <= 0) peer.rate.stop()
+    if (peer.inFlight > 0) return
+    peer.rate.stop()
+    if (!peer.stalled) return
+    peer.stalled = false
+    peer.proven = false
+    this.#stalled -= 1
   }
 
   #lacks(peer: SwarmPeer, chunks: Iterable<number>): void {
