@@ -184,9 +184,5 @@ function failure(code: string, path: string): Error {
 
 /** An error becomes a rejection, as of a call that waits for the kernel. */
 function attempt<Result>(work: () => Result): Promise<Result> {
-  try {
-    return Promise.resolve(work())
-  } catch (error) {
-    return Promise.reject(error as Error)
-  }
+  return new Promise(resolve => { resolve(work()) })
 }

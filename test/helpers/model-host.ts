@@ -146,6 +146,8 @@ export class ModelHost {
       // A name that another image has.
       if (!isNarvikError(error, 'name-taken')) throw error
     }
+    const isDone = this.#left > 0 && this.#catalog.get(narHash)?.state !== 'verified'
+    if (isDone && this.#disk.at(this.#content.imageTree(narHash)) !== undefined) throw new Error('what is not verified is in sight when the work is done')
   }
 
   async #do(happening: Happening, narHash: NarHash): Promise<void> {

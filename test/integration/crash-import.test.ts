@@ -85,7 +85,7 @@ it('a collection takes images as a whole, and only those that it may', PATIENCE,
 
 /** The images that have a name, and the state of each. */
 async function statesOf(host: TestDaemon): Promise<Record<string, string>> {
-  return Object.fromEntries((await host.client.list()).map(({ name, state }) => [name, state]))
+  return Object.fromEntries((await host.client.list()).map(({ name, state }): [string, string] => [name ?? '', state]))
 }
 
 async function removeAll(host: TestDaemon, name?: string): Promise<void> {
