@@ -1,7 +1,7 @@
 import { closeSync, openSync, readdirSync, readFileSync, renameSync, rmSync, statSync } from 'node:fs'
 import { fileURLToPath } from 'node:url'
 import SqliteDatabase from 'better-sqlite3'
-import { fromSystemError, messageOf, NarvikError } from '../errors.ts'
+import { DISK_HINT, fromSystemError, messageOf, NarvikError } from '../errors.ts'
 import { CATALOG_BUSY_TIMEOUT_MS, CATALOG_WAL_BYTES } from '../limits.ts'
 
 export type Database = SqliteDatabase.Database
@@ -43,8 +43,8 @@ export function fromSqliteError(error: unknown, action: string): NarvikError {
   if (kind === 'READONLY' || kind === 'CANTOPEN' || kind === 'PERM') {
     return new NarvikError('unreadable', `${found}, needed a file that the daemon may write`, { cause: error })
   }
-  const code = kind === 'IOERR' ? 'io-error' : 'internal'
-  return new NarvikError(code, `${found}, needed it to succeed`, { cause: error })
+  if (kind === 'IOERR') return new NarvikError('io-error', `${found}, needed it to succeed`, { cause: error, hint: DISK_HINT })
+  return new NarvikError('internal', `${found}, needed it to succeed`, { cause: error })
 }
 
 /** Whether there is no catalog yet. An empty file is none of Narvik's: one is made elsewhere and then moved into place. */
