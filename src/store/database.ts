@@ -9,6 +9,8 @@ export type Database = SqliteDatabase.Database
 /** `NRVK`: tells Narvik's catalog from another program's database. */
 const APPLICATION_ID = 0x4e52564b
 const MIGRATIONS = fileURLToPath(new URL('./migrations/', import.meta.url))
+/** SQLite's word for a database without a file. */
+const IN_MEMORY = ':memory:'
 const CORRUPT_HINT = 'Move catalog.db, catalog.db-wal and catalog.db-shm away together and start again: the trees under images/ are then taken up and proven anew'
 
 /**
@@ -18,8 +20,7 @@ const CORRUPT_HINT = 'Move catalog.db, catalog.db-wal and catalog.db-shm away to
  */
 export function openDatabase(file: string): Database {
   try {
-    if (isNew(file)) makeNew(file)
-    else inspect(file)
+    if (file !== IN_MEMORY) makeOrInspect(file)
     return openAndMigrate(file)
   } catch (error) {
     throw fromSqliteError(error, `open the catalog ${file}`)
@@ -45,6 +46,11 @@ export function fromSqliteError(error: unknown, action: string): NarvikError {
   }
   if (kind === 'IOERR') return new NarvikError('io-error', `${found}, needed it to succeed`, { cause: error, hint: DISK_HINT })
   return new NarvikError('internal', `${found}, needed it to succeed`, { cause: error })
+}
+
+function makeOrInspect(file: string): void {
+  if (isNew(file)) makeNew(file)
+  else inspect(file)
 }
 
 /** Whether there is no catalog yet. An empty file is none of Narvik's: one is made elsewhere and then moved into place. */
