@@ -28,7 +28,7 @@ it('and at a checkpoint, from what it had', PATIENCE, async () => {
   let resumed = 0
   const steps = await crashEverywhere({
     options: { bootstrap: [giver], env: { NARVIK_RATES_DOWNLOAD: '40 MiB' } },
-    only: /progress|arrivals\.new/,
+    only: /^rename .*(progress|arrivals)/,
     before: host => removeAll(host),
     verb: host => host.client.fetch({ ref: narHash }),
     afterKill: async host => {
