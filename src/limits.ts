@@ -192,6 +192,8 @@ export const MAX_SWARM_SOURCES = 32
 
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768
+/** Bytes of the description of a closure: some 600 for each path of the largest. */
+export const MAX_CLOSURE_BYTES = 32 * MIB
 /** NARs that are asked for in one exchange; their hashes fit into one header. */
 export const MAX_PACKED_NARS = 1000
 /** Bytes of a NAR that is packed with others: such a one is received again from its start when its provider fails. */
