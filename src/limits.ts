@@ -222,6 +222,12 @@ export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
 export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
+/** Connections to the page's port at once; more are closed as they come. */
+export const MAX_PAGE_CONNECTIONS = 64
+/** Readers of events on the page's port at once; a page that is one too many asks again and again instead. */
+export const MAX_PAGE_READERS = 16
+/** Pieces of an image whose filling is told; each stands for as many chunks. */
+export const MAX_TOLD_CELLS = 512
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
 export const MAX_CONTROL_ANSWER_BYTES = 64 * MIB
 /** Public keys of the configuration. */

@@ -69,6 +69,8 @@ export class ServedSession {
     const listening = this.#listen()
     listening.catch((error: unknown) => { this.#giveUp(error) })
     await this.#serve()
+    // Neither end of a session can know that all has come that was sent, and the asker counts each as broken off.
+    this.#parts.traffic.breakOff?.()
   }
 
   close(): void {
