@@ -123,6 +123,8 @@ export const TLS_BUFFER_BYTES = 1 * MIB
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones: a host's own, those that it stores for others, and those that it has looked up. */
 export const MAX_KNOWN_RECORDS = 100_000
+/** Names of which it is remembered why the last record was refused, to tell people. */
+export const MAX_KNOWN_REFUSALS = 256
 /** Signed records that a host stores for all members, in units. */
 export const MAX_STORED_RECORDS = 50_000
 /** Bytes of a stored record that are one unit: the usual ones are shorter. */
