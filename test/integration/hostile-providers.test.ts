@@ -214,6 +214,7 @@ const LIES: readonly Lie[] = [
   { what: 'announces chunks that do not exist', size: LARGE, chunks: (offer, stream) => say(stream, welcome, encodeHolder({ kind: 'have', runs: [{ first: offer.chunks.count, count: 1000 }] })) },
   { what: 'has everything and gives nothing', size: LARGE, chunks: (offer, stream) => { stream.send(Uint8Array.from(Buffer.concat([welcome, encodeHolder({ kind: 'have', runs: [{ first: 0, count: offer.chunks.count }] })]))) } },
   { what: 'goes after its welcome', size: LARGE, chunks: (_offer, stream) => { stream.send(welcome); stream.abort(new Error('gone')) } },
+  { what: 'sends a chunk that nobody wanted', size: LARGE, chunks: (offer, stream) => say(stream, welcome, having(offer), firstChunk(offer, 77)) },
   { what: 'ends what nobody wanted', size: LARGE, chunks: (_offer, stream) => say(stream, welcome, encodeHolder({ kind: 'end', id: 77, status: 'done' })) },
 ]
 

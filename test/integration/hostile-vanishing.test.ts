@@ -34,6 +34,7 @@ const ROUNDS = 3 * MAX_SERVED_STREAMS / AT_ONCE
 
 let host: TestDaemon
 let fleet: FleetKeys
+let keyFile: string
 let image: ImageDetailsJson
 let manifestDigest: string
 let filesBefore: number
@@ -42,8 +43,9 @@ let linesBefore: number
 
 beforeAll(async () => {
   const dir = await temporaryDirectory()
-  fleet = fleetKeys(await createFleetKey(join(dir, 'fleet.key')))
-  host = await TestDaemon.start({ env: { NARVIK_FLEET_KEY_FILE: join(dir, 'fleet.key'), NARVIK_LOG_LEVEL: 'info' } })
+  keyFile = join(dir, 'fleet.key')
+  fleet = fleetKeys(await createFleetKey(keyFile))
+  host = await TestDaemon.start({ env: { NARVIK_FLEET_KEY_FILE: keyFile, NARVIK_LOG_LEVEL: 'info' } })
   await makeRawDisk(join(dir, 'disk.raw'), 16 * MIB)
   image = await host.json<ImageDetailsJson>('show', (await host.json<ImageDetailsJson>('import', join(dir, 'disk.raw'))).narHash)
 })
@@ -192,6 +194,19 @@ describe('who is gone in the middle of', () => {
     await until(async () => await openFiles(host.pid) <= filesBefore + 2, 'the sockets to be closed')
     expect((await host.memory()).rss - memoryBefore).toBeLessThan(100)
     expect(host.log.split('\n').length - linesBefore).toBeLessThan(10)
+  })
+})
+
+describe('those that a host dials', () => {
+  // Watches the time and the end of a handshake on the dialling side (tls/socket.ts, fleet-noise.ts, mesh.ts): whoever breaks off is dialled again later, in silence.
+  it('who break off after whatever number of bytes, keep it from nobody else', async () => {
+    const liar = await HostilePeer.alone(fleet)
+    const cuts = Array.from({ length: 24 }, (_, index) => index % 2 === 0 ? { up: 1 + index * 40, down: Infinity } : { up: Infinity, down: 1 + index * 40 })
+    const addresses = await Promise.all(cuts.map(cut => throughCut(liar, cut)))
+    const dialler = await TestDaemon.start({ env: { NARVIK_FLEET_KEY_FILE: keyFile, NARVIK_LOG_LEVEL: 'info' }, bootstrap: [{ addresses }, host] })
+    await until(async () => (await dialler.client.peers()).some(({ peerId }) => peerId === host.peerId), 'the honest peer')
+    expect(dialler.log.split('\n').length).toBeLessThan(40)
+    expect((await dialler.client.status()).peerId).toBe(dialler.peerId)
   })
 })
 
