@@ -123,6 +123,8 @@ export const TLS_BUFFER_BYTES = 256 * KIB
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones: a host's own, those that it stores for others, and those that it has looked up. */
 export const MAX_KNOWN_RECORDS = 100_000
+/** Names of which it is remembered why the last record was refused, to tell people. */
+export const MAX_KNOWN_REFUSALS = 256
 /** Signed records that a host stores for all members, in units. */
 export const MAX_STORED_RECORDS = 50_000
 /** Bytes of a stored record that are one unit: the usual ones are shorter. */
@@ -192,6 +194,8 @@ export const MAX_SWARM_SOURCES = 32
 
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768
+/** Bytes of the description of a closure: some 600 for each path of the largest. */
+export const MAX_CLOSURE_BYTES = 32 * MIB
 /** NARs that are asked for in one exchange; their hashes fit into one header. */
 export const MAX_PACKED_NARS = 1000
 /** Bytes of a NAR that is packed with others: such a one is received again from its start when its provider fails. */
