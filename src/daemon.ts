@@ -11,7 +11,7 @@ import { NixCommand } from './nix/command.ts'
 import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
-import { createNode, type P2pNode } from './p2p/node.ts'
+import { createNode, type NodeComponents, type P2pNode } from './p2p/node.ts'
 import { PageFiles } from './page/files.ts'
 import { readFleet, Reload } from './reload.ts'
 import { scrubSettingsOf, settingsOf, spaceSettingsOf } from './settings.ts'
@@ -40,6 +40,7 @@ import { Scrubber } from './tasks/scrub.ts'
 import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
+import { Traces } from './trace/traces.ts'
 
 /** What a person is told once the daemon can be used. */
 export interface ReadyInfo {
@@ -73,11 +74,11 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const uses = startUses(catalog, logger, stack)
   const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const traces = stack.use(new Traces())
+  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) }, onServed: exchange => { traces.served(exchange) } })
 
-  const jobs = new Jobs()
+  const [jobs, closures] = [new Jobs(), new Jobs()]
   const queue = new FetchQueue(config.fetch.atOnce)
-  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const space = new Space({ catalog, content, logger, collector: new Collector({ catalog, content, node, jobs, announcer, uses, logger }) }, spaceSettingsOf(config))
@@ -90,7 +91,8 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const version = await readVersion()
   const metrics = stack.use(new Metrics({ ...context, events }, { version }))
   const scrubber = new Scrubber(context, scrubSettingsOf(config))
-  const tasks: Tasks = createTasks(context, { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
+  await traces.start({ endpoint: config.traces.endpoint, version, peerId: node.peerId, env: process.env }, { logger })
+  const tasks: Tasks = traces.watch(context, createTasks(context, { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics }))
 
   await reviewTrust(context)
 
@@ -224,9 +226,9 @@ function startLooking(context: TaskContext, installer: Installer): () => Promise
   }
 }
 
-async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
-  const { catalog, logger } = serving
-  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
+async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & Pick<NodeComponents, 'onServed'>): Promise<P2pNode> {
+  const { catalog, logger, onServed } = serving
+  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), onServed, logger }
   const node = await createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,

@@ -140,12 +140,13 @@ export const imageDetailsSchema = imageSchema.extend({
 })
 export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
 
-/** Why an image is where it is. */
+/** Why an image is where it is, and what its names are worth. */
 export const explanationSchema = z.object({
-  narHash: sri,
+  /** null where this host has no image of the name that was asked about. */
+  narHash: sri.nullable(),
   narSize: count.nullable(),
   name: z.string().nullable(),
-  state: z.enum(STATES),
+  state: z.enum(STATES).nullable(),
   /** Why it is on this host. */
   why: z.string(),
   /** Why it is not verified; null where it is. */
@@ -164,6 +165,14 @@ export const explanationSchema = z.object({
   tried: z.array(z.object({ at: time, event: z.string(), reason: z.string() })).readonly(),
   /** What happens next. */
   next: z.string(),
+  /** What publishers say of its name, as far as this host has heard. */
+  names: z.array(publishedNameSchema.extend({
+    accepted: z.boolean(),
+    /** What it leads to, or why it is not accepted. */
+    verdict: z.string(),
+  })).readonly(),
+  /** Records of the name that were refused; `publisherKey` in hex. */
+  refusedNames: z.array(z.object({ name: z.string(), publisherKey: z.string(), at: time, reason: z.string() })).readonly(),
 })
 export type ExplanationJson = z.output<typeof explanationSchema>
 

@@ -1,6 +1,6 @@
 import { isNarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
+import { CLOCK_SKEW_MS, SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import { repairImages } from './repair-image.ts'
@@ -83,7 +83,9 @@ export class Scrubber {
   }
 
   #dueAt({ narHash, provenAt }: ImageRow): number {
-    return Math.max((provenAt?.getTime() ?? 0) + this.#settings.intervalMs, this.#later.get(narHash.toNix32()) ?? 0)
+    const at = provenAt?.getTime() ?? 0
+    const isDue = isPast(at, this.#now() - this.#settings.intervalMs, this.#now())
+    return Math.max(isDue ? Math.min(at, this.#now()) : at + this.#settings.intervalMs, this.#later.get(narHash.toNix32()) ?? 0)
   }
 
   async #prove({ narHash, name }: ImageRow): Promise<void> {
@@ -124,4 +126,9 @@ export function byUrgency(a: ImageRow, b: ImageRow): number {
 function rank({ pinnedAt, name }: ImageRow): number {
   if (pinnedAt !== null) return 0
   return name === null ? 2 : 1
+}
+
+/** Whether a time lies before another one. One that is yet to come was noted while the clock was wrong, and says nothing. */
+function isPast(time: number, before: number, now: number): boolean {
+  return time <= before || time > now + CLOCK_SKEW_MS
 }
