@@ -1,11 +1,12 @@
 import { execFile } from 'node:child_process'
 import { createHash } from 'node:crypto'
-import { closeSync, mkdirSync, mkdtempSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs'
+import { closeSync, lstatSync, mkdirSync, mkdtempSync, openSync, readSync, writeFileSync, writeSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
-import { chunkTree, hashTree, scanTree } from '../src/nar/hash-tree.ts'
+import { chunkTree, hashTree } from '../src/nar/hash-tree.ts'
 import { removeTree } from '../src/nar/remove.ts'
+import { walkNames } from '../src/nar/thread/walk.ts'
 
 export interface NarHashResult {
   readonly name: string
@@ -48,16 +49,20 @@ async function measureLargeFile(path: string, runs: number): Promise<NarHashResu
 }
 
 async function measureSmallFiles(path: string, runs: number): Promise<NarHashResult> {
-  const total = plantSmallFiles(path)
+  const files = plantSmallFiles(path)
   const bytes = Buffer.alloc(1024 * 1024, 7)
   const milliseconds = await interleave(runs, {
     'narvik': () => hashTree(path),
-    'SHA-256': () => { hashRepeatedly(bytes, total) },
+    'SHA-256': () => { hashRepeatedly(bytes, files.bytes) },
     'nix hash path': () => nixHash(path),
-    'walk': () => scanTree(path),
+    'the names': () => walkNames(path, () => undefined),
+    'looking at each file': () => { for (const file of files.paths) lstatSync(file) },
+    'opening, reading and closing each file': () => { for (const file of files.paths) readWhole(file, bytes) },
     'the same with the chunks, in a second thread': () => chunkTree(path),
   })
-  const parts = `the walk takes ${share(milliseconds, 'walk')} of the time, SHA-256 ${share(milliseconds, 'SHA-256')}, opening and reading files the rest`
+  const alone = ['the names', 'looking at each file', 'opening, reading and closing each file', 'SHA-256'] as const
+  const sum = alone.reduce((total, part) => total + (milliseconds[part] ?? 0), 0)
+  const parts = `one thread takes ${sum.toFixed(0)} ms for ${alone.map(part => `${part} (${(milliseconds[part] ?? 0).toFixed(0)})`).join(', ')}; two share all but the names and SHA-256, and take ${Math.round(100 * (milliseconds['narvik'] ?? 0) / sum)} % of that`
   return { name: `${FILES} files of 0 to 8 KiB`, milliseconds, ratios: ratios(milliseconds), budget: { against: 'nix hash path', ratio: 0.8 }, parts }
 }
 
@@ -107,18 +112,21 @@ function plantLargeFile(path: string): Buffer {
   return bytes
 }
 
-/** Two hundred directories of a hundred files; returns the bytes of them all. */
-function plantSmallFiles(path: string): number {
-  let total = 0
+/** Two hundred directories of a hundred files; returns their paths, and the bytes of them all. */
+function plantSmallFiles(path: string): { paths: string[], bytes: number } {
+  const paths: string[] = []
+  let bytes = 0
   mkdirSync(path)
   for (let index = 0; index < FILES; index++) {
     const directory = join(path, `directory-${Math.floor(index / 100)}`)
     if (index % 100 === 0) mkdirSync(directory)
     const contents = Buffer.alloc(index * 7919 % 8192, index)
-    writeFileSync(join(directory, `file-${index}.txt`), contents)
-    total += contents.length
+    const file = join(directory, `file-${index}.txt`)
+    writeFileSync(file, contents)
+    paths.push(file)
+    bytes += contents.length
   }
-  return total
+  return { paths, bytes }
 }
 
 function hashRepeatedly(bytes: Buffer, total: number): void {

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
-import { createControlServer } from './control/server.ts'
+import { createControlServer, createPageServer, type ControlComponents } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics/metrics.ts'
@@ -12,6 +12,7 @@ import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
 import { createNode, type P2pNode } from './p2p/node.ts'
+import { PageFiles } from './page/files.ts'
 import { readFleet, Reload } from './reload.ts'
 import { scrubSettingsOf, settingsOf, spaceSettingsOf } from './settings.ts'
 import { countHangups, untilSignal } from './signals.ts'
@@ -92,14 +93,18 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   await reviewTrust(context)
 
+  // What the metrics can't tell any more: the rest of the books of this run.
+  stack.defer(() => { logger.info('stopped', { traffic: Object.fromEntries(node.traffic) }) })
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   const scrubber = startWork(context, config, stack)
-  const server = createControlServer({ tasks, logger }, { socket: config.socket })
+  const control = { tasks, page: new PageFiles(), logger }
+  const server = createControlServer(control, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
+  stack.defer(await startPageServer(config, control))
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
   const installer = startInstalling(context, stack)
@@ -194,6 +199,15 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
   if (port === null) return () => Promise.resolve()
   const server = new MetricsServer({ text: () => metrics.text(), logger }, { host, port })
   logger.info('metrics', { host, port: await server.start() })
+  return () => server.stop()
+}
+
+/** Opens the port for a browser where one is configured; answers with how to close it. */
+async function startPageServer({ page: { host, port } }: Config, control: ControlComponents): Promise<() => Promise<void>> {
+  if (port === null) return () => Promise.resolve()
+  const server = createPageServer(control, { host, port })
+  await server.start()
+  control.logger.info('page', { address: `http://${host.includes(':') ? `[${host}]` : host}:${server.port ?? port}/` })
   return () => server.stop()
 }
 

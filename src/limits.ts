@@ -78,6 +78,12 @@ export const REQUESTS_PER_SECOND = 500
 /** Messages of the DHT that one peer may send at once after a pause, and then in a second: a host that starts announces all that it has. */
 export const DHT_BURST = 20_000
 export const DHT_MESSAGES_PER_SECOND = 1000
+/** Bytes that are read for one peer and on their way to it: a buffer for each stream that an honest one has open. */
+export const MAX_PEER_IN_FLIGHT_BYTES = 8 * MIB
+/** Bytes that are read for all peers and on their way; beyond it, whoever has some on the way waits. */
+export const MAX_IN_FLIGHT_BYTES = 32 * MIB
+/** Bytes that a manifest counts as while it is on its way: four of them for one peer, half of the places for all. */
+export const MANIFEST_IN_FLIGHT_BYTES = 2 * MIB
 /** Milliseconds of the longest ban, and for which a ban that has ended still makes the next one longer. */
 export const MAX_BAN_MS = 30 * 24 * 3600 * SECOND
 export const BAN_MEMORY_MS = 30 * 24 * 3600 * SECOND
@@ -115,12 +121,20 @@ export const SOCKET_BUFFER_BYTES = 4 * MIB
 export const TLS_BUFFER_BYTES = 1 * MIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
-/** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
-export const MAX_KNOWN_RECORDS = 50_000
+/** Newest signed records that are remembered, to refuse older ones: a host's own, those that it stores for others, and those that it has looked up. */
+export const MAX_KNOWN_RECORDS = 100_000
+/** Signed records that a host stores for all members, in units. */
+export const MAX_STORED_RECORDS = 50_000
+/** Bytes of a stored record that are one unit: the usual ones are shorter. */
+export const RECORD_UNIT_BYTES = 512
 /** Records that one member may have in another's memory, of its images and of itself as a provider: as many as a closure has paths. */
 export const MAX_PEER_RECORDS = 32_768
 /** Provider records of all members in one host's memory. */
 export const MAX_PROVIDER_RECORDS = 100_000
+/** Bytes that a host takes on one stream of the DHT that it answers: a request is a record or some addresses. */
+export const MAX_DHT_REQUEST_BYTES = 64 * KIB
+/** Bytes of an answer of the DHT: thousands of providers. */
+export const MAX_DHT_ANSWER_BYTES = 1 * MIB
 /** Providers of one image that are believed to be some on the word of one peer; each costs a look-up of what it has signed. */
 export const MAX_NAMED_PROVIDERS = 64
 /** Addresses of a provider that are taken from one message. */
@@ -138,6 +152,10 @@ export const REDIAL_MAX_MS = 60 * SECOND
 export const FORGET_PEER_MS = 24 * 3600 * SECOND
 /** Connections that one address may open in a second; a fleet behind one router comes back all at once. */
 export const MAX_INBOUND_CONNECTIONS_PER_SECOND = 256
+/** Connections whose other end has not shown yet that it belongs to the fleet. */
+export const MAX_HALF_OPEN = 256
+/** Of these, those from one address (of IPv6: one network of 64 bits), so that one stranger leaves room for the others; who is too many comes again in a second. */
+export const MAX_HALF_OPEN_PER_ADDRESS = 32
 /** Milliseconds between two probes of a quiet connection, and for the answer; two failures end it. */
 export const PROBE_INTERVAL_MS = 30 * SECOND
 export const PROBE_TIMEOUT_MS = 20 * SECOND
@@ -202,6 +220,12 @@ export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
 export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
+/** Connections to the page's port at once; more are closed as they come. */
+export const MAX_PAGE_CONNECTIONS = 64
+/** Readers of events on the page's port at once; a page that is one too many asks again and again instead. */
+export const MAX_PAGE_READERS = 16
+/** Pieces of an image whose filling is told; each stands for as many chunks. */
+export const MAX_TOLD_CELLS = 512
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
 export const MAX_CONTROL_ANSWER_BYTES = 64 * MIB
 /** Public keys of the configuration. */

@@ -57,8 +57,11 @@ const RULES = {
 
   metrics: { files: ['metrics/'], own: ['control api', 'tasks', 'p2p', 'image', 'errors', 'limits', 'log'], outside: ['node:*'] },
 
+  page: { files: ['page/'], own: [], outside: ['node:*'] },
+  'page in the browser': { files: ['page/browser/'], own: [], outside: ['lit-html', 'lit-html/*'] },
+
   'control api': { files: ['control/api.ts', 'control/fields.ts', 'control/requests.ts', 'control/space-answers.ts'], own: ['errors', 'limits', 'image'], outside: ['zod'] },
-  'control server': { files: ['control/'], own: ['control api', 'tasks', 'errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'fastify', 'zod'] },
+  'control server': { files: ['control/'], own: ['control api', 'tasks', 'page', 'errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'fastify', 'zod'] },
   'control client': { files: ['control/client.ts'], own: ['control api', 'errors', 'limits', 'mismatch'], outside: ['node:*', 'zod'] },
   cli: {
     files: ['cli.ts', 'cli/'],

@@ -270,6 +270,20 @@ export const transferSchema = z.object({
 export type TransferJson = z.output<typeof transferSchema>
 export const transferListSchema = z.array(transferSchema)
 
+/** How much of an image is here and where in it, in a few pieces of the same number of chunks. */
+export const chunkMapSchema = z.object({
+  narHash: sri,
+  state: z.enum(STATES),
+  /** Chunks of the image, and those of them that are here and proven; null where it is not being received in chunks. */
+  chunks: z.object({ count, proven: count }).nullable(),
+  /** Bytes of the NAR that are here. */
+  bytes: count,
+  totalBytes: count.nullable(),
+  /** A byte for each piece of the NAR, in its order, as base64: 0 for nothing of it, 255 for all; none where nothing is known. */
+  cells: z.string(),
+})
+export type ChunkMapJson = z.output<typeof chunkMapSchema>
+
 export const errorBodySchema = z.object({
   /** A code that only a newer daemon knows reads as `internal`. */
   code: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]).catch('internal'),
@@ -337,6 +351,7 @@ export interface Tasks {
   list(): Awaitable<ImageJson[]>
   show(ref: Ref): Awaitable<ImageDetailsJson>
   explain(ref: Ref): Awaitable<ExplanationJson>
+  chunks(ref: Ref): Awaitable<ChunkMapJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
   publishName(request: { readonly record: Uint8Array }): Awaitable<PublishedNameJson>

@@ -96,7 +96,7 @@ export class P2pNode implements StreamOpener {
   readonly #liveness: Liveness
   readonly #stopping = new AbortController()
   readonly #serving = new Set<Promise<void>>()
-  readonly #books = new Books(peerId => this.#paces.of(peerId))
+  readonly #books = new Books(peerId => ({ pace: this.#paces.of(peerId), flight: this.#parts.limits.inFlight.newPeer() }))
   readonly #outbound = new Map<string, Slots>()
   readonly #agents = new Map<string, string>()
   readonly #paces = new Paces()

@@ -3,6 +3,7 @@ import type { ChunkList } from '../image/chunk-list.ts'
 import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import type { Flight } from './in-flight.ts'
 import type { Pace } from './pace.ts'
 
 /** Why a peer did not answer with what was asked for; none of them is the peer's fault. */
@@ -96,6 +97,8 @@ export interface Traffic {
   sent: number
   /** Keeps the limits of this host; nothing is held back where it is absent. */
   readonly pace?: Pace | undefined
+  /** Bounds what is on the way to the peer; nothing does where it is absent. */
+  readonly flight?: Flight | undefined
   /** Says that the exchange did not end in order: what became of its bytes is not known here. */
   breakOff?(): void
 }

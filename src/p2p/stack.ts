@@ -7,7 +7,7 @@ import { ping, type Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
 import { createLibp2p } from 'libp2p'
 import {
-  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HALF_OPEN, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 } from '../limits.ts'
 import { NAME_NAMESPACE } from '../image/name-record.ts'
 import type { Logger } from '../log.ts'
@@ -68,7 +68,7 @@ export async function createStack(
     peerStore: { maxAddressAge: Infinity, maxPeerAge: Infinity },
     // Its ping measures the latency; that it is late on a busy link is no reason to cut the link.
     connectionMonitor: { abortConnectionOnPingFailure: false },
-    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
+    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: MAX_HALF_OPEN },
     services: {
       identify: identify(),
       identifyPush: identifyPush(),

@@ -195,6 +195,10 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
         next: isBad ? 'it stays out of reach; narvik fetch tries again, narvik rm drops it' : 'it is served to peers',
       }
     },
+    chunks: ref => {
+      const { narHash, narSize, state } = known(ref)
+      return { narHash, state, chunks: { count: 4, proven: 2 }, bytes: 644_245_094, totalBytes: narSize, cells: Buffer.from([255, 255, 0, 0]).toString('base64') }
+    },
     status: () => status,
     peers: () => [peer],
     publishName: () => publishedName,

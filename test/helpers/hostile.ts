@@ -170,11 +170,11 @@ export async function untilEnded(stream: Stream): Promise<number> {
   return performance.now() - start
 }
 
-/** A bare TCP connection to the host, and the milliseconds until it is closed by it. */
-export async function knockAt({ addresses }: { readonly addresses: readonly string[] }): Promise<{ readonly socket: Socket, readonly ended: Promise<number> }> {
+/** A bare TCP connection to the host, from an address of this machine, and the milliseconds until it is closed by it. */
+export async function knockAt({ addresses }: { readonly addresses: readonly string[] }, from = '127.0.0.1'): Promise<{ readonly socket: Socket, readonly ended: Promise<number> }> {
   const [, , address = '', , port = ''] = (addresses[0] ?? '').split('/')
   const start = performance.now()
-  const socket = connect(Number(port), address)
+  const socket = connect({ host: address, port: Number(port), localAddress: from })
   socket.on('error', () => undefined)
   onTestFinished(() => { socket.destroy() })
   const ended = new Promise<number>(resolve => { socket.on('close', () => { resolve(performance.now() - start) }) })

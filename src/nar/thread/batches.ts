@@ -16,17 +16,21 @@ export const MAX_BATCHED_FILE_BYTES = BATCH_BYTES / 4
 export interface Batches {
   /** The first entry of each batch, and the number of entries at the end. */
   readonly firsts: Uint32Array
-  /** Whether there are enough files in them for a second thread to be worth its while. */
-  readonly areMany: boolean
   /** Bytes of the longest batch, without large files. */
   readonly longest: number
 }
 
 const MANY_FILES = 1000
 
+/** Whether there are enough files for a second thread to be worth its while. */
+export function areManyFiles(listing: Listing): boolean {
+  let files = 0
+  for (let entry = 0; entry < listing.count && files < MANY_FILES; entry++) if (listing.kind(entry) === 'regular') files++
+  return files === MANY_FILES
+}
+
 export function batchesOf(listing: Listing): Batches {
   const firsts: number[] = []
-  let files = 0
   let room = 0
   let longest = 0
   for (let entry = 0; entry < listing.count; entry++) {
@@ -40,9 +44,8 @@ export function batchesOf(listing: Listing): Batches {
     if (isLarge) continue
     room -= length
     longest = Math.max(longest, BATCH_BYTES - room)
-    if (listing.kind(entry) === 'regular') files++
   }
-  return { firsts: Uint32Array.from([...firsts, listing.count]), areMany: files >= MANY_FILES, longest }
+  return { firsts: Uint32Array.from([...firsts, listing.count]), longest }
 }
 
 /** Bytes of a buffer that has room for each batch. */

@@ -1,12 +1,11 @@
 import { closeSync, fstatSync, openSync, read } from 'node:fs'
-import { Worker } from 'node:worker_threads'
 import type { Listing } from '../../image/listing.ts'
 import { changedError, OPEN_FILE } from '../directory.ts'
 import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
 import { narSizeOf } from '../layout.ts'
-import { type Batches, batchesOf, BatchFiller, batchLength, changed, isLargeBatch } from './batches.ts'
+import { areManyFiles, type Batches, batchesOf, BatchFiller, batchLength, changed, isLargeBatch } from './batches.ts'
 import { BatchRing, createRing } from './batch-ring.ts'
-import type { HelperJob } from './helper.ts'
+import { startHelper } from './helpers.ts'
 import { hasReached, type SharedFrontier, waitUntilReached } from './frontier.ts'
 import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
 import { PIECE_BYTES } from './piece-ring.ts'
@@ -24,7 +23,7 @@ export async function hashContents(root: string, listing: Listing, { check, chun
   const ring = new BatchRing(shared, filler, listing, batches)
   const sink = createNarSink(narSizeOf(listing), { chunks })
   // A second thread would read ahead of the frontier.
-  const helped = batches.areMany && frontier === undefined ? help({ root, columns: listing.columns, batches, ring: shared }) : undefined
+  const helped = areManyFiles(listing) && frontier === undefined ? startHelper({ task: 'read', root, columns: listing.columns, batches, ring: shared }) : undefined
   try {
     await hashBatches({ ring, filler, listing, batches, frontier, output: new Output(sink, check) })
     return await sink.finish()
@@ -40,24 +39,6 @@ export interface HashOptions {
   readonly chunks?: boolean
   /** How far the bytes of the tree have come, where they are still coming: what lies behind is waited for, and files may be changing there. */
   readonly frontier?: SharedFrontier | undefined
-}
-
-const helpers: Worker[] = []
-
-/** Resolves when the second thread has let go of what it shares with this one. Without its help it only takes longer. */
-async function help(job: HelperJob): Promise<void> {
-  const helper = helpers.pop() ?? new Worker(new URL('./helper.ts', import.meta.url), { execArgv: [] })
-  const isAlive = await new Promise<boolean>(resolve => {
-    const onMessage = (): void => { settle(true) }
-    const onEnd = (): void => { settle(false) }
-    const settle = (outcome: boolean): void => {
-      helper.off('message', onMessage).off('error', onEnd).off('exit', onEnd)
-      resolve(outcome)
-    }
-    helper.on('message', onMessage).on('error', onEnd).on('exit', onEnd)
-    helper.postMessage(job)
-  })
-  if (isAlive) helpers.push(helper)
 }
 
 interface Work {

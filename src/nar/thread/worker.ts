@@ -13,10 +13,11 @@ import { hashContents } from './hash-contents.ts'
 import { openNow } from './open.ts'
 import type { TreeJob, TreeReply, TreeResult } from './pool.ts'
 import { removeNow } from './remove.ts'
+import { measureFiles } from './measure-files.ts'
 import { measureNow } from './measure.ts'
 import { sealNow, type Stamped } from './seal.ts'
 import { makeSkeleton } from './skeleton.ts'
-import { walkTree } from './walk.ts'
+import { walkNames, walkTree } from './walk.ts'
 
 // The thread in which trees are handled: it takes one job at a time, and uses the file system without waiting turns.
 
@@ -38,7 +39,7 @@ async function run(job: TreeJob): Promise<void> {
 
 async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<TreeResult> {
   switch (job.task) {
-    case 'scan': return { columns: walkTree(job.root, 'anchored', check).columns }
+    case 'scan': return { columns: walkTree(job.root, check).columns }
     case 'hash': return hash(job, check)
     case 'copy': copyTo(job.root, job.to, check); return {}
     case 'skeleton': return { stamps: makeSkeleton(job.root, new Listing(job.columns), check).columns }
@@ -52,7 +53,8 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
 }
 
 async function hash({ root, chunks }: Extract<TreeJob, { task: 'hash' }>, check: (bytes?: number) => void): Promise<TreeResult> {
-  const listing = walkTree(root, 'plain', check)
+  const listing = walkNames(root, check)
+  await measureFiles(root, listing, check)
   const narSize = narSizeOf(listing)
   const found = await hashContents(root, listing, { check, chunks })
   return { digest: found.digest, narSize, columns: listing.columns, ...found.chunks && { chunks: found.chunks.columns } }
@@ -75,7 +77,7 @@ function stampsOf({ stamped }: Extract<TreeJob, { task: 'seal' }>): Stamped | un
 }
 
 function copyTo(root: string, to: string, check: (bytes?: number) => void): void {
-  const listing = walkTree(root, 'anchored', check)
+  const listing = walkTree(root, check)
   if (lstatSync(to, { throwIfNoEntry: false }) !== undefined) throw new NarvikError('conflict', `Cannot copy to ${to}: found something there, needed nothing`)
   try {
     copyNow(root, to, listing, check)

@@ -69,6 +69,8 @@ export class ServedSession {
     const listening = this.#listen()
     listening.catch((error: unknown) => { this.#giveUp(error) })
     await this.#serve()
+    // Neither end of a session can know that all has come that was sent, and the asker counts each as broken off.
+    this.#parts.traffic.breakOff?.()
   }
 
   close(): void {
@@ -155,6 +157,7 @@ export class ServedSession {
   /** Nothing leaves that is not what it should be: a damaged disk is noticed here, by the one who has it. */
   async #sendChunks(id: number, run: ChunkRun): Promise<void> {
     const { stream, watchdog, holding, traffic } = this.#parts
+    using _held = await traffic.flight?.take(runBytes(holding.chunks, run), watchdog.signal)
     const bytes = await this.#read(run)
     if (bytes === undefined) {
       this.#desk.lost(id)

@@ -1,0 +1,37 @@
+/** Where in an image the bytes that are here are: a square for each piece, which fills. */
+
+import { html, nothing, svg } from 'lit-html'
+import { counted, size } from './format.js'
+
+/** @import { ChunkMapJson } from '../../control/api.ts' */
+
+/** Squares in a row, and units of the drawing between two. */
+const COLUMNS = 64
+const STEP = 10
+/** How full a square is, in so many steps. */
+const SHADES = 8
+
+/** @param {ChunkMapJson | undefined} map */
+export function chunkMapView(map) {
+  if (map === undefined || map.cells === '') return nothing
+  const cells = Array.from(atob(map.cells), character => character.charCodeAt(0))
+  const rows = Math.ceil(cells.length / COLUMNS)
+  return html`
+    <figure class="chunks">
+      <svg role="img" aria-label=${describe(map)} viewBox="0 0 ${COLUMNS * STEP} ${rows * STEP}">
+        ${cells.map((cell, index) => svg`<rect class="c${shadeOf(cell)}" x=${index % COLUMNS * STEP + 1} y=${Math.floor(index / COLUMNS) * STEP + 1} width=${STEP - 2} height=${STEP - 2} rx="1.5"></rect>`)}
+      </svg>
+      <figcaption>${describe(map)}</figcaption>
+    </figure>`
+}
+
+/** @param {number} cell 0 to 255 */
+function shadeOf(cell) {
+  // Only what is full looks full, and only what is empty looks empty.
+  return cell === 0 ? 0 : cell === 255 ? SHADES : Math.min(SHADES - 1, 1 + Math.floor(cell * (SHADES - 1) / 255))
+}
+
+/** @param {ChunkMapJson} map */
+function describe({ chunks, bytes, totalBytes }) {
+  return chunks === null ? `${size(bytes)} of ${size(totalBytes)} are here` : `${counted(chunks.proven)} of ${counted(chunks.count)} chunks are here and proven`
+}
