@@ -20,8 +20,8 @@ const WIDTH = 720
 const [LEFT, RIGHT, HEIGHT, GAP] = [64, 590, 150, 62]
 
 /**
- * docs/swarm.svg: against the number of hosts, on a scale on which each doubling is as wide. Colours that can be read on white and on black, and a frame
- * and text of whatever colour the page has.
+ * docs/swarm.svg: against the number of hosts, on a scale on which each doubling is as wide. Light on dark where the reader prefers
+ * that, on a ground of its own; the colours of the lines can be read on both.
  */
 export function plotOf(all: readonly Row[]): string {
   const rows = all.filter(({ event }) => event === 'none')
@@ -30,11 +30,13 @@ export function plotOf(all: readonly Row[]): string {
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="How a swarm grows from ${rows[0]?.hosts ?? 0} to ${rows.at(-1)?.hosts ?? 0} hosts">
 <style>
   svg { color: #24292f; font: 13px system-ui, sans-serif }
-  @media (prefers-color-scheme: dark) { svg { color: #e6edf3 } }
+  .page { fill: #fff }
+  @media (prefers-color-scheme: dark) { svg { color: #e6edf3 } .page { fill: #0d1117 } }
   text { fill: currentColor }
   .grid { stroke: currentColor; stroke-opacity: .2 }
   .line { fill: none; stroke-width: 2.5 }
 </style>
+<rect class="page" width="${WIDTH}" height="${height}" rx="6"/>
 ${panels.map(panel => drawn(panel, rows)).join('\n')}
 <text x="${(LEFT + RIGHT) / 2}" y="${height - 8}" text-anchor="middle">hosts that want the image</text>
 </svg>
