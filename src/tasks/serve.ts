@@ -10,7 +10,7 @@ import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
 import type { Receiving } from './swarm/receiving.ts'
 import { findClosure, memberOf, type Member } from './closure.ts'
-import { isDamage } from './find-damage.ts'
+import { isDamage } from './read-run.ts'
 import type { Uses } from './space/uses.ts'
 
 export interface ServeParts {

@@ -27,6 +27,8 @@ export class SwarmPeer {
   /** Whether it owes chunks and sends nothing; the time at which it last sent something. */
   stalled = false
   heardAt = 0
+  /** Whether it did not send a chunk that it had announced, and so is asked for that no more. */
+  lacks = false
   /** Whether a chunk of it was right. */
   proven = false
   /** Whether it has nothing that is missing and nobody was asked for. */

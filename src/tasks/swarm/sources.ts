@@ -117,7 +117,9 @@ export class Sources {
       else session?.cancel(action.id, action.runs)
     }
     for (const [peerId, session] of this.#sessions) {
-      const { inFlight, heardAt } = scheduler.peer(peerId)
+      const { inFlight, heardAt, spent } = scheduler.peer(peerId)
+      // In another session it may say again what it has.
+      if (spent) session.giveUp(new NarvikError('peer-failed', 'Cannot go on with the peer: found chunks missing that it had announced, needed them'))
       if (inFlight > 0 && !this.#taking.has(peerId) && now - heardAt > settings.stallMs) session.giveUp(new NarvikError('peer-failed', `Cannot go on with the peer: found no chunk for ${settings.stallMs} ms, needed some`))
     }
   }

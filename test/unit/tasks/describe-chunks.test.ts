@@ -73,6 +73,6 @@ it('follows a real image from nothing to verified', async () => {
   expect(done).toMatchObject({ state: 'verified', chunks: null, bytes: image.nar.length, totalBytes: image.nar.length })
   expect(cellsOf(done).every(cell => cell === 255)).toBe(true)
   // What is left of an earlier try says nothing of an image that is verified.
-  context.receiving.add(new ReceivingImage({ narHash: image.narHash, manifestDigest: '', layout: Layout.describedBy(manifest), chunks: manifest.chunks, tree: () => '' }))
+  context.receiving.add(new ReceivingImage({ narHash: image.narHash, manifestDigest: '', layout: Layout.describedBy(manifest), chunks: manifest.chunks, trees: () => [] }))
   expect(describeChunks(context, ref)).toEqual(done)
 })

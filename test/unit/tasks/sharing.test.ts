@@ -83,7 +83,7 @@ describe('a private image', () => {
     const stream = source.read(image.narHash, 0, image.nar.length, { signal: new AbortController().signal })[Symbol.asyncIterator]()
     expect((await stream.next()).value).toBeInstanceOf(Buffer)
     const { chunks, ...manifest } = decodeManifest(image.manifest)
-    const arriving = new ReceivingImage({ narHash: image.narHash, manifestDigest: image.metadata.manifestDigest ?? '', layout: Layout.describedBy({ ...manifest, chunks }), chunks, tree: () => image.path })
+    const arriving = new ReceivingImage({ narHash: image.narHash, manifestDigest: image.metadata.manifestDigest ?? '', layout: Layout.describedBy({ ...manifest, chunks }), chunks, trees: () => [image.path] })
     parts.receiving.add(arriving)
     makePrivate(parts, { ref: { kind: 'nar-hash', narHash: image.narHash }, private: true })
     await expectFailure(Promise.resolve(stream.next()), 'interrupted', /served no longer/)
