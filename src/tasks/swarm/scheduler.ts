@@ -71,8 +71,8 @@ export class Scheduler {
    * announced and then not sent.
    */
   peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly heardAt: number, readonly busy: boolean, readonly spent: boolean } {
-    const { inFlight, rate, heardAt, busy, lacks, exhaustedAt } = this.#peer(peerId)
-    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy, spent: lacks && inFlight <= 0 && exhaustedAt === this.#state }
+    const { inFlight, rate, heardAt, busy, lacks, isExhausted } = this.#peer(peerId)
+    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy, spent: lacks && inFlight <= 0 && isExhausted }
   }
 
   /** A peer without a chunk so far. */
