@@ -1,5 +1,5 @@
 import { LINK } from './crowd.ts'
-import { CHURN, CUT, IMAGE_BYTES, type Row, SEED, STEP_MS, THROUGH_ONE_LINK, WAY_MS } from './scenarios.ts'
+import { CHURN, CUT, LARGE, type Row, SEED, SMALL, STEP_MS, throughOneLink, WAY_MS } from './scenarios.ts'
 
 /** docs/SWARM.md. */
 export function documentOf(rows: readonly Row[]): string {
@@ -7,14 +7,19 @@ export function documentOf(rows: readonly Row[]): string {
   const percent = (part: number): string => `${Math.round(100 * part)} %`
   return `# How a swarm grows
 
-One host has an image of ${IMAGE_BYTES / 2 ** 20} MiB, and all the others want it within the same second. Each has a link of ${mbit} Mbit/s each way, and is at most
-${WAY_MS} ms from the middle of the network. The image takes ${THROUGH_ONE_LINK.toFixed(1)} s through one such link: nobody can have it sooner.
+One host has an image of ${SMALL} MiB, and all the others want it within the same second. Each has a link of ${mbit} Mbit/s each way, and is at most
+${WAY_MS} ms from the middle of the network. The image takes ${throughOneLink({ mebibytes: SMALL }).toFixed(1)} s through one such link: nobody can have it sooner.
 
-![Finishing time, what the seed sent and what was wasted, from 8 to 1,000 hosts](swarm.svg)
+![Finishing time, what the seed sent and what was wasted, for a growing number of hosts](swarm.svg)
 
-${table(rows.filter(({ event }) => event === 'none'))}
+${table(rows.filter(({ event, mebibytes }) => event === 'none' && mebibytes === SMALL))}
 
-The same with hosts that come and go, and with a network that falls apart for a while:
+The second in which hosts begin, the finding of each other and the last chunks take about the same time whatever the size. So a larger image, here one of
+${LARGE} MiB, which takes ${throughOneLink({ mebibytes: LARGE }).toFixed(1)} s through one link, comes nearer to what a link can do:
+
+${table(rows.filter(({ mebibytes }) => mebibytes === LARGE))}
+
+The ${SMALL} MiB with hosts that come and go, and with a network that falls apart for a while:
 
 ${table(rows.filter(({ event }) => event !== 'none'))}
 
@@ -27,8 +32,8 @@ ${table(rows.filter(({ event }) => event !== 'none'))}
 ## How this was found
 
 \`\`\`sh
-npm run simulate                      # all of it, into this document and its plot; the 1,000 hosts take minutes
-npm run simulate -- 8 64:churn        # some rows of it
+npm run simulate                         # all of it, into this document and its plot; the 1,000 hosts take minutes
+npm run simulate -- 8 64:churn 125/256   # some rows of it: 8 hosts, 64 that come and go, 125 and 256 MiB
 \`\`\`
 
 It is a simulation in virtual time. What decides is the product's own code: the scheduler, the serving policy with its turns and choices, who is named to whom,
@@ -41,9 +46,9 @@ Random number ${SEED} gives these runs again, exactly: each row has the trace of
 A test compares a row with what the simulation gives. \`npm run bench:swarm -- flash-crowd\` runs real daemons behind shaped links, and beside them the
 simulation of the same crowd.
 
-| hosts | | trace |
-|---|---|---|
-${rows.map(({ hosts, event, trace }) => `| ${number(hosts)} | ${EVENTS[event]} | \`${trace}\` |`).join('\n')}
+| hosts | image | | trace |
+|---|---|---|---|
+${rows.map(({ hosts, mebibytes, event, trace }) => `| ${number(hosts)} | ${mebibytes} MiB | ${EVENTS[event]} | \`${trace}\` |`).join('\n')}
 
 ## What large swarms need
 
@@ -59,7 +64,7 @@ const EVENTS = { none: '', churn: 'comes and goes', cut: 'falls apart' } as cons
 function table(rows: readonly Row[]): string {
   const isPlain = rows.every(({ event }) => event === 'none')
   const cells = rows.map(row => [
-    number(row.hosts), ...isPlain ? [] : [EVENTS[row.event]], `${row.first.toFixed(1)} s`, `${row.median.toFixed(1)} s`, `${row.last.toFixed(1)} s`, (row.last / THROUGH_ONE_LINK).toFixed(2),
+    number(row.hosts), ...isPlain ? [] : [EVENTS[row.event]], `${row.first.toFixed(1)} s`, `${row.median.toFixed(1)} s`, `${row.last.toFixed(1)} s`, (row.last / throughOneLink(row)).toFixed(2),
     row.seedSent.toFixed(2), `${(100 * row.wasted).toFixed(2)} %`, String(row.sessions),
   ])
   const head = ['hosts', ...isPlain ? [] : [''], 'first host', 'middle', 'last host', '× one link', 'seed sent, × image', 'wasted', 'sessions']

@@ -1,4 +1,4 @@
-import { type Row, THROUGH_ONE_LINK } from './scenarios.ts'
+import { type Row, SMALL, throughOneLink } from './scenarios.ts'
 
 interface Panel {
   readonly title: string
@@ -24,7 +24,7 @@ const [LEFT, RIGHT, HEIGHT, GAP] = [64, 590, 150, 62]
  * that, on a ground of its own; the colours of the lines can be read on both.
  */
 export function plotOf(all: readonly Row[]): string {
-  const rows = all.filter(({ event }) => event === 'none')
+  const rows = all.filter(({ event, mebibytes }) => event === 'none' && mebibytes === SMALL)
   const panels = panelsOf(rows)
   const height = 50 + panels.length * (HEIGHT + GAP)
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${WIDTH} ${height}" width="${WIDTH}" height="${height}" role="img" aria-label="How a swarm grows from ${rows[0]?.hosts ?? 0} to ${rows.at(-1)?.hosts ?? 0} hosts">
@@ -48,11 +48,11 @@ function panelsOf(rows: readonly Row[]): Panel[] {
   const place = (number: number): number => 34 + number * (HEIGHT + GAP)
   return [
     {
-      title: 'seconds until a host has the image', top: place(0), most: scale(({ last }) => last, 20), step: 20, show: String,
+      title: 'seconds until a host has the image', top: place(0), most: scale(({ last }) => last, 5), step: 5, show: String,
       lines: [
         { name: 'last host', colour: '#cf5b2e', value: ({ last }) => last },
         { name: 'first host', colour: '#3d8bd4', value: ({ first }) => first },
-        { name: 'one link', colour: '#8c8c8c', value: () => THROUGH_ONE_LINK },
+        { name: 'one link', colour: '#8c8c8c', value: throughOneLink },
       ],
     },
     {

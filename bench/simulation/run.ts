@@ -1,13 +1,13 @@
 import { readFile, writeFile } from 'node:fs/promises'
 import { documentOf } from './document.ts'
 import { plotOf } from './plot.ts'
-import { type Row, type Scenario, SCENARIOS, simulate } from './scenarios.ts'
+import { type Row, type Scenario, SCENARIOS, simulate, SMALL } from './scenarios.ts'
 
 const ROWS = new URL('../results/simulation.json', import.meta.url)
 const DOCUMENT = new URL('../../docs/SWARM.md', import.meta.url)
 const PLOT = new URL('../../docs/swarm.svg', import.meta.url)
 
-/** Runs the scenarios that are named, such as `8` or `64:churn`, or all; prints what each finds, and puts it into the document. The others' rows stay. */
+/** Runs the scenarios that are named, such as `8`, `64:churn` or `125/256`, or all; prints what each finds, and puts it into the document. The others' rows stay. */
 async function main(names: readonly string[]): Promise<void> {
   const chosen = names.length === 0 ? SCENARIOS : names.map(scenarioOf)
   const rows = await readRows()
@@ -37,8 +37,8 @@ function scenarioOf(name: string): Scenario {
   return found
 }
 
-function nameOf({ hosts, event }: Scenario): string {
-  return event === 'none' ? String(hosts) : `${hosts}:${event}`
+function nameOf({ hosts, event, mebibytes }: Scenario): string {
+  return `${hosts}${event === 'none' ? '' : `:${event}`}${mebibytes === SMALL ? '' : `/${mebibytes}`}`
 }
 
 await main(process.argv.slice(2))
