@@ -77,8 +77,9 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const traces = stack.use(new Traces())
   const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) }, onServed: exchange => { traces.served(exchange) } })
 
-  const [jobs, closures] = [new Jobs(), new Jobs()]
+  const jobs = new Jobs()
   const queue = new FetchQueue(config.fetch.atOnce)
+  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const space = new Space({ catalog, content, logger, collector: new Collector({ catalog, content, node, jobs, announcer, uses, logger }) }, spaceSettingsOf(config))
@@ -90,9 +91,10 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const version = await readVersion()
   const metrics = stack.use(new Metrics({ ...context, events }, { version }))
-  const scrubber = new Scrubber(context, scrubSettingsOf(config))
   await traces.start({ endpoint: config.traces.endpoint, version, peerId: node.peerId, env: process.env }, { logger })
-  const tasks: Tasks = traces.watch(context, createTasks(context, { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics }))
+  const scrubber = new Scrubber(context, scrubSettingsOf(config))
+  const facts = { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }
+  const tasks: Tasks = traces.watch(context, createTasks(context, facts, { events, metrics }))
 
   await reviewTrust(context)
 
@@ -101,12 +103,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   startWork(context, scrubber, stack)
-  const control = { tasks, page: new PageFiles(), logger }
-  const server = createControlServer(control, { socket: config.socket })
-  await server.start()
-  stack.defer(() => server.stop())
-  stack.defer(await startPageServer(config, control))
-  stack.defer(await startMetricsServer(config, { metrics, logger }))
+  await startServers(config, { tasks, metrics, logger }, stack)
   announcer.announceAll(catalog)
   const installer = startInstalling(context, stack)
   const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, next, { space, queue, scrubber, node, installer }) }
@@ -119,6 +116,16 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
 
   await tellOfEnd(await ended, logger)
   return 0
+}
+
+/** Answers on the control socket and, where they are asked for, on the ports of the page and of the metrics. */
+async function startServers(config: Config, { tasks, metrics, logger }: { tasks: Tasks, metrics: Metrics, logger: Logger }, stack: AsyncDisposableStack): Promise<void> {
+  const control = { tasks, page: new PageFiles(), logger }
+  const server = createControlServer(control, { socket: config.socket })
+  await server.start()
+  stack.defer(() => server.stop())
+  stack.defer(await startPageServer(config, control))
+  stack.defer(await startMetricsServer(config, { metrics, logger }))
 }
 
 function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack): Uses {

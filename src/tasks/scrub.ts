@@ -83,9 +83,9 @@ export class Scrubber {
   }
 
   #dueAt({ narHash, provenAt }: ImageRow): number {
-    const at = provenAt?.getTime() ?? 0
-    const isDue = isPast(at, this.#now() - this.#settings.intervalMs, this.#now())
-    return Math.max(isDue ? Math.min(at, this.#now()) : at + this.#settings.intervalMs, this.#later.get(narHash.toNix32()) ?? 0)
+    const proven = provenAt?.getTime() ?? 0
+    // One that is yet to come was noted while the clock was wrong, and says nothing.
+    return Math.max(proven > this.#now() + CLOCK_SKEW_MS ? 0 : proven + this.#settings.intervalMs, this.#later.get(narHash.toNix32()) ?? 0)
   }
 
   async #prove({ narHash, name }: ImageRow): Promise<void> {
@@ -126,9 +126,4 @@ export function byUrgency(a: ImageRow, b: ImageRow): number {
 function rank({ pinnedAt, name }: ImageRow): number {
   if (pinnedAt !== null) return 0
   return name === null ? 2 : 1
-}
-
-/** Whether a time lies before another one. One that is yet to come was noted while the clock was wrong, and says nothing. */
-function isPast(time: number, before: number, now: number): boolean {
-  return time <= before || time > now + CLOCK_SKEW_MS
 }
