@@ -171,9 +171,11 @@ export class DhtNames implements NameDirectory {
   }
 
   #renew(): void {
-    for (const [id, { record }] of this.#kept) if (record.expires <= this.#now()) this.#kept.delete(id)
     this.#renewing = this.#renewing.then(async () => {
-      for (const published of this.#kept.values()) if (!this.#stopping.signal.aborted) await this.#put(published)
+      for (const published of this.#kept.values()) {
+        // One that has expired is passed over and not forgotten: the clock may be wrong.
+        if (!this.#stopping.signal.aborted && published.record.expires > this.#now()) await this.#put(published)
+      }
     })
   }
 
