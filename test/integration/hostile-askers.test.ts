@@ -150,7 +150,8 @@ function inLongerForm(header: Uint8Array): Uint8Array {
 describe('who lies in a request', () => {
   const ask = { version: 1, narHash: 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=' }
   const lies: [what: string, protocol: string, bytes: Uint8Array][] = [
-    ['a header of 2 MiB', META_PROTOCOL, Uint8Array.of(0x80, 0x80, 0x80, 0x01)],
+    ['a header whose length is too long to be read', META_PROTOCOL, Uint8Array.of(0x80, 0x80, 0x80, 0x01)],
+    ['a header of 2 MiB', META_PROTOCOL, Uint8Array.of(0xff, 0xff, 0x7f)],
     ['a length in a longer form', META_PROTOCOL, inLongerForm(encodeHeader(ask))],
     ['a header of deep brackets', META_PROTOCOL, Buffer.concat([Uint8Array.of(0xe0, 0xd4, 0x03), Buffer.alloc(60_000, '[')])],
     ['bytes after the request', META_PROTOCOL, Buffer.concat([encodeHeader(ask), Buffer.alloc(1000)])],
