@@ -77,9 +77,8 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const traces = stack.use(new Traces())
   const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) }, onServed: exchange => { traces.served(exchange) } })
 
-  const jobs = new Jobs()
+  const [jobs, closures] = [new Jobs(), new Jobs()]
   const queue = new FetchQueue(config.fetch.atOnce)
-  const closures = new Jobs()
   let settings = settingsOf(config)
   const announcer = new Announcer({ router: node.router, logger }, { policy: () => settings.announce })
   const space = new Space({ catalog, content, logger, collector: new Collector({ catalog, content, node, jobs, announcer, uses, logger }) }, spaceSettingsOf(config))

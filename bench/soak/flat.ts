@@ -4,11 +4,11 @@ import type { Member, Sample } from './member.ts'
 
 /** Samples with which something can be said. */
 const ENOUGH = 9
-/** By how much the last third may lie above the second: what a garbage collector puts off, and connections that come and go. */
+/** By how much the last third may lie above the second: what a garbage collector puts off, and a second connection to some peers. */
 const SLACK = {
   resident: { share: 0.1, more: 8 },
   heap: { share: 0.1, more: 4 },
-  files: { share: 0, more: 3 },
+  files: { share: 0, more: 6 },
   handles: { share: 0, more: 6 },
 } as const satisfies Record<keyof Sample, unknown>
 

@@ -8,13 +8,17 @@ import { StorageQuota } from './storage-quota.ts'
 /** What the DHT has in plain sight, but not in its type. */
 export interface DhtInside {
   readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
-  readonly components: { readonly datastore: RecordStore<unknown>, readonly peerStore: PeerStore }
+  readonly components: { readonly datastore: RecordStore<unknown> & Writable, readonly peerStore: PeerStore }
   readonly contentRouting: { routingTable: { readonly kBucketSize: number } }
   readonly rpc: {
     handleMessage: (peerId: PeerId, message: unknown) => Promise<unknown>
     onIncomingStream: (stream: Stream, connection: Connection) => Promise<void>
   }
   readonly network: { _writeReadMessage: (stream: Stream, ...rest: unknown[]) => Promise<unknown> }
+}
+
+interface Writable {
+  put(key: unknown, value: Uint8Array, options?: unknown): unknown
 }
 
 /** A message of a peer, as far as it asks for something to be remembered. */
@@ -35,6 +39,7 @@ export function limitDht(dht: KadDHT, limits: PeerLimits): void {
   const records = new StorageQuota({ inAll: MAX_STORED_RECORDS })
   findAllProviders(dht)
   boundMessages(dht)
+  keepNoMoreThanValues(dht)
   const { rpc, components: { peerStore } } = insideOf(dht)
   const handle = rpc.handleMessage.bind(rpc)
   rpc.handleMessage = async (peerId, message) => {
@@ -48,6 +53,13 @@ export function limitDht(dht: KadDHT, limits: PeerLimits): void {
     await forgetSurplus(peerStore, peerId)
     return answer
   }
+}
+
+/** Node cuts small buffers out of slabs of 64 KiB: a record that is kept for half an hour as a part of one would keep all of it. */
+function keepNoMoreThanValues(dht: KadDHT): void {
+  const { datastore } = insideOf(dht).components
+  const put = datastore.put.bind(datastore)
+  datastore.put = (key, value, options) => put(key, new Uint8Array(value), options)
 }
 
 /** Has no message of another host take more memory than any that is meant: left to itself the DHT takes 4 MiB on each stream, for as long as a peer likes. */
