@@ -77,6 +77,11 @@ export class SequencedBook<Record extends Sequenced> {
     return seqs.indexOf(Math.max(...seqs))
   }
 
+  /** Every record that is remembered, with its bytes. */
+  protected entries(): IterableIterator<Entry<Record>> {
+    return this.#entries.values()
+  }
+
   /** The newest record of a key that was seen and has not expired, with its bytes. */
   protected live(key: Uint8Array): Entry<Record> | undefined {
     const entry = this.#entries.get(Buffer.from(key).toString('latin1'))
