@@ -1,5 +1,5 @@
 import { NarvikError } from '../errors.ts'
-import type { NixPathInfo } from '../nix/path-info.ts'
+import type { NixPathInfo } from '../image/path-info.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
 import { memberAt } from './closure.ts'
