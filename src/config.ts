@@ -13,6 +13,8 @@ import { explainMismatch } from './mismatch.ts'
 
 const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
+const loopback = z.union([z.ipv4(), z.ipv6()], 'a loopback address, such as 127.0.0.1 or ::1')
+  .refine(host => host === '::1' || host.startsWith('127.'), 'a loopback address, such as 127.0.0.1 or ::1: who reaches the page needs no key')
 const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-Za-z]+$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
 const peerIds = z.array(z.string().regex(/^[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a peer id, such as 12D3KooW…')).max(MAX_LISTED_PEERS).readonly()
 const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
@@ -51,7 +53,7 @@ const configSchema = z.strictObject({
     examples: ['/etc/narvik/fleet.key'],
   }),
   acceptFleetKeyFiles: z.array(path).max(8).readonly().meta({
-    description: 'Files with other keys that are accepted as well, while the fleet changes over from one key to the next; docs/SECURITY.md says how.',
+    description: 'Files with other keys that are accepted as well, while the fleet changes over from one key to the next; docs/TRUST.md says how.',
     examples: [['/etc/narvik/fleet.next.key']],
   }),
   allowOpen: z.boolean().describe('Whether listen may go beyond loopback without a fleet key, so that anyone who reaches the port can fetch.'),
@@ -74,6 +76,21 @@ const configSchema = z.strictObject({
     }),
     host: z.union([z.ipv4(), z.ipv6()]).describe('Address of this host that the port is opened on; whoever reaches it can read the metrics, and nothing else.'),
   }).describe('What Prometheus is told.'),
+  traces: z.strictObject({
+    endpoint: z.url({ protocol: /^https?$/, error: 'an http or https address, such as http://127.0.0.1:4318' }).max(2048).nullable().meta({
+      description: 'Base address of a receiver of OpenTelemetry traces over OTLP/HTTP; spans go to /v1/traces below it. Not set: that of the variable ' +
+        'OTEL_EXPORTER_OTLP_ENDPOINT where there is one, else nothing is traced. The receiver learns NAR hashes, peer ids and times; no paths and no names.',
+      examples: ['http://127.0.0.1:4318'],
+    }),
+  }).describe('Traces with OpenTelemetry; docs/OPERATIONS.md says what is in them.'),
+  page: z.strictObject({
+    port: z.int().min(0).max(65535).nullable().meta({
+      description: 'TCP port on which a browser on this host, or one behind `ssh -L`, finds a page that shows the fleet, the transfers and the images, and changes nothing; ' +
+        '0 is a free one. Not set: the page is on the control socket alone.',
+      examples: [4652],
+    }),
+    host: loopback.describe('Loopback address that the port is opened on; every user of this host can read what the page shows.'),
+  }).describe('The page to look at; docs/PAGE.md describes it.'),
   nix: z.strictObject({
     enabled: z.boolean().describe('Whether Nix is asked about store paths, where it is installed.'),
     binDir: path.nullable().meta({ description: 'Directory with the nix program. Not set: the one on PATH.', examples: ['/run/current-system/sw/bin'] }),
@@ -188,6 +205,8 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     metrics: { port: null, host: '127.0.0.1' },
+    traces: { endpoint: null },
+    page: { port: null, host: '127.0.0.1' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, installFetched: false, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },
     fetch: { providerWaitSeconds: 60, stallSeconds: STREAM_STALL_MS / 1000, atOnce: 4 },

@@ -2,7 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
-import { createControlServer } from './control/server.ts'
+import { createControlServer, createPageServer, type ControlComponents } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
 import { Metrics } from './metrics/metrics.ts'
@@ -11,7 +11,8 @@ import { NixCommand } from './nix/command.ts'
 import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
-import { createNode, type P2pNode } from './p2p/node.ts'
+import { createNode, type NodeComponents, type P2pNode } from './p2p/node.ts'
+import { PageFiles } from './page/files.ts'
 import { readFleet, Reload } from './reload.ts'
 import { scrubSettingsOf, settingsOf, spaceSettingsOf } from './settings.ts'
 import { countHangups, untilSignal } from './signals.ts'
@@ -39,6 +40,7 @@ import { Scrubber } from './tasks/scrub.ts'
 import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
+import { Traces } from './trace/traces.ts'
 
 /** What a person is told once the daemon can be used. */
 export interface ReadyInfo {
@@ -72,7 +74,8 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const uses = startUses(catalog, logger, stack)
   const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const traces = stack.use(new Traces())
+  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) }, onServed: exchange => { traces.served(exchange) } })
 
   const jobs = new Jobs()
   const queue = new FetchQueue(config.fetch.atOnce)
@@ -88,18 +91,23 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const version = await readVersion()
   const metrics = stack.use(new Metrics({ ...context, events }, { version }))
-  const tasks: Tasks = createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
+  await traces.start({ endpoint: config.traces.endpoint, version, peerId: node.peerId, env: process.env }, { logger })
+  const tasks: Tasks = traces.watch(context, createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics }))
 
   await reviewTrust(context)
 
+  // What the metrics can't tell any more: the rest of the books of this run.
+  stack.defer(() => { logger.info('stopped', { traffic: Object.fromEntries(node.traffic) }) })
   await node.start()
   stack.defer(() => node.stop())
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
   const scrubber = startWork(context, config, stack)
-  const server = createControlServer({ tasks, logger }, { socket: config.socket })
+  const control = { tasks, page: new PageFiles(), logger }
+  const server = createControlServer(control, { socket: config.socket })
   await server.start()
   stack.defer(() => server.stop())
+  stack.defer(await startPageServer(config, control))
   stack.defer(await startMetricsServer(config, { metrics, logger }))
   announcer.announceAll(catalog)
   const installer = startInstalling(context, stack)
@@ -197,6 +205,15 @@ async function startMetricsServer({ metrics: { host, port } }: Config, { metrics
   return () => server.stop()
 }
 
+/** Opens the port for a browser where one is configured; answers with how to close it. */
+async function startPageServer({ page: { host, port } }: Config, control: ControlComponents): Promise<() => Promise<void>> {
+  if (port === null) return () => Promise.resolve()
+  const server = createPageServer(control, { host, port })
+  await server.start()
+  control.logger.info('page', { address: `http://${host.includes(':') ? `[${host}]` : host}:${server.port ?? port}/` })
+  return () => server.stop()
+}
+
 /** Compares what is here with the Nix store, beside everything else: Nix may take its time. Answers with how to end that. */
 function startLooking(context: TaskContext, installer: Installer): () => Promise<void> {
   const ending = new AbortController()
@@ -207,9 +224,9 @@ function startLooking(context: TaskContext, installer: Installer): () => Promise
   }
 }
 
-async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
-  const { catalog, logger } = serving
-  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
+async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & Pick<NodeComponents, 'onServed'>): Promise<P2pNode> {
+  const { catalog, logger, onServed } = serving
+  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), onServed, logger }
   const node = await createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,

@@ -78,6 +78,12 @@ export const REQUESTS_PER_SECOND = 500
 /** Messages of the DHT that one peer may send at once after a pause, and then in a second: a host that starts announces all that it has. */
 export const DHT_BURST = 20_000
 export const DHT_MESSAGES_PER_SECOND = 1000
+/** Bytes that are read for one peer and on their way to it: a buffer for each stream that an honest one has open. */
+export const MAX_PEER_IN_FLIGHT_BYTES = 8 * MIB
+/** Bytes that are read for all peers and on their way; beyond it, whoever has some on the way waits. */
+export const MAX_IN_FLIGHT_BYTES = 32 * MIB
+/** Bytes that a manifest counts as while it is on its way: four of them for one peer, half of the places for all. */
+export const MANIFEST_IN_FLIGHT_BYTES = 2 * MIB
 /** Milliseconds of the longest ban, and for which a ban that has ended still makes the next one longer. */
 export const MAX_BAN_MS = 30 * 24 * 3600 * SECOND
 export const BAN_MEMORY_MS = 30 * 24 * 3600 * SECOND
@@ -112,15 +118,25 @@ export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
 /** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
-export const TLS_BUFFER_BYTES = 1 * MIB
+export const TLS_BUFFER_BYTES = 256 * KIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
-/** Newest signed records that are remembered, to refuse older ones; bounds their memory. */
-export const MAX_KNOWN_RECORDS = 50_000
+/** Newest signed records that are remembered, to refuse older ones: a host's own, those that it stores for others, and those that it has looked up. */
+export const MAX_KNOWN_RECORDS = 100_000
+/** Names of which it is remembered why the last record was refused, to tell people. */
+export const MAX_KNOWN_REFUSALS = 256
+/** Signed records that a host stores for all members, in units. */
+export const MAX_STORED_RECORDS = 50_000
+/** Bytes of a stored record that are one unit: the usual ones are shorter. */
+export const RECORD_UNIT_BYTES = 512
 /** Records that one member may have in another's memory, of its images and of itself as a provider: as many as a closure has paths. */
 export const MAX_PEER_RECORDS = 32_768
 /** Provider records of all members in one host's memory. */
 export const MAX_PROVIDER_RECORDS = 100_000
+/** Bytes that a host takes on one stream of the DHT that it answers: a request is a record or some addresses. */
+export const MAX_DHT_REQUEST_BYTES = 64 * KIB
+/** Bytes of an answer of the DHT: thousands of providers. */
+export const MAX_DHT_ANSWER_BYTES = 1 * MIB
 /** Providers of one image that are believed to be some on the word of one peer; each costs a look-up of what it has signed. */
 export const MAX_NAMED_PROVIDERS = 64
 /** Addresses of a provider that are taken from one message. */
@@ -138,6 +154,10 @@ export const REDIAL_MAX_MS = 60 * SECOND
 export const FORGET_PEER_MS = 24 * 3600 * SECOND
 /** Connections that one address may open in a second; a fleet behind one router comes back all at once. */
 export const MAX_INBOUND_CONNECTIONS_PER_SECOND = 256
+/** Connections whose other end has not shown yet that it belongs to the fleet. */
+export const MAX_HALF_OPEN = 256
+/** Of these, those from one address (of IPv6: one network of 64 bits), so that one stranger leaves room for the others; who is too many comes again in a second. */
+export const MAX_HALF_OPEN_PER_ADDRESS = 32
 /** Milliseconds between two probes of a quiet connection, and for the answer; two failures end it. */
 export const PROBE_INTERVAL_MS = 30 * SECOND
 export const PROBE_TIMEOUT_MS = 20 * SECOND
@@ -160,8 +180,9 @@ export const SWARM_PLACES = 16
 export const SWARM_QUANTUM_BYTES = 32 * MIB
 /** Milliseconds for an asker to use the place that it had to wait for. */
 export const SWARM_CLAIM_MS = 2 * SECOND
-/** Milliseconds for which a holder keeps what it has newly proven, to tell each asker of it in one message: a message for each would cost as much as the chunks. */
-export const SWARM_NEWS_MS = 50
+/** Milliseconds for which a holder keeps what it has newly proven, at least and at most, to tell each asker of it in one message: a message for each would cost as much as the chunks. */
+export const SWARM_NEWS_MIN_MS = 50
+export const SWARM_NEWS_MAX_MS = 400
 /** Sessions that one image is served in; each may cost a bit for each chunk. The next asker is told of the others instead. */
 export const MAX_SWARM_SESSIONS = 64
 /** Milliseconds without a message from an asker after which its session ends; it may open another one. */
@@ -173,6 +194,8 @@ export const MAX_SWARM_SOURCES = 32
 
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768
+/** Bytes of the description of a closure: some 600 for each path of the largest. */
+export const MAX_CLOSURE_BYTES = 32 * MIB
 /** NARs that are asked for in one exchange; their hashes fit into one header. */
 export const MAX_PACKED_NARS = 1000
 /** Bytes of a NAR that is packed with others: such a one is received again from its start when its provider fails. */
@@ -201,6 +224,19 @@ export const CONTROL_STOP_TIMEOUT_MS = 5 * SECOND
 export const MAX_WAITING_EVENTS = 1000
 /** Connections to the control socket at once; more are closed as they come. */
 export const MAX_CONTROL_CONNECTIONS = 256
+/** Connections to the page's port at once; more are closed as they come. */
+export const MAX_PAGE_CONNECTIONS = 64
+/** Readers of events on the page's port at once; a page that is one too many asks again and again instead. */
+export const MAX_PAGE_READERS = 16
+/** Spans that wait to be sent to a receiver of traces; more are left out. */
+export const MAX_SPANS_WAITING = 2048
+/** Peers of one fetch that have a span of their own. */
+export const MAX_TRACED_PEERS = 64
+/** Milliseconds for a receiver of traces to take what it is sent, and for it to take the last when the daemon stops. */
+export const TRACES_EXPORT_TIMEOUT_MS = 10 * SECOND
+export const TRACES_STOP_TIMEOUT_MS = 2 * SECOND
+/** Pieces of an image whose filling is told; each stands for as many chunks. */
+export const MAX_TOLD_CELLS = 512
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */
 export const MAX_CONTROL_ANSWER_BYTES = 64 * MIB
 /** Public keys of the configuration. */

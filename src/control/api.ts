@@ -140,12 +140,13 @@ export const imageDetailsSchema = imageSchema.extend({
 })
 export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
 
-/** Why an image is where it is. */
+/** Why an image is where it is, and what its names are worth. */
 export const explanationSchema = z.object({
-  narHash: sri,
+  /** null where this host has no image of the name that was asked about. */
+  narHash: sri.nullable(),
   narSize: count.nullable(),
   name: z.string().nullable(),
-  state: z.enum(STATES),
+  state: z.enum(STATES).nullable(),
   /** Why it is on this host. */
   why: z.string(),
   /** Why it is not verified; null where it is. */
@@ -164,6 +165,14 @@ export const explanationSchema = z.object({
   tried: z.array(z.object({ at: time, event: z.string(), reason: z.string() })).readonly(),
   /** What happens next. */
   next: z.string(),
+  /** What publishers say of its name, as far as this host has heard. */
+  names: z.array(publishedNameSchema.extend({
+    accepted: z.boolean(),
+    /** What it leads to, or why it is not accepted. */
+    verdict: z.string(),
+  })).readonly(),
+  /** Records of the name that were refused; `publisherKey` in hex. */
+  refusedNames: z.array(z.object({ name: z.string(), publisherKey: z.string(), at: time, reason: z.string() })).readonly(),
 })
 export type ExplanationJson = z.output<typeof explanationSchema>
 
@@ -270,6 +279,20 @@ export const transferSchema = z.object({
 export type TransferJson = z.output<typeof transferSchema>
 export const transferListSchema = z.array(transferSchema)
 
+/** How much of an image is here and where in it, in a few pieces of the same number of chunks. */
+export const chunkMapSchema = z.object({
+  narHash: sri,
+  state: z.enum(STATES),
+  /** Chunks of the image, and those of them that are here and proven; null where it is not being received in chunks. */
+  chunks: z.object({ count, proven: count }).nullable(),
+  /** Bytes of the NAR that are here. */
+  bytes: count,
+  totalBytes: count.nullable(),
+  /** A byte for each piece of the NAR, in its order, as base64: 0 for nothing of it, 255 for all; none where nothing is known. */
+  cells: z.string(),
+})
+export type ChunkMapJson = z.output<typeof chunkMapSchema>
+
 export const errorBodySchema = z.object({
   /** A code that only a newer daemon knows reads as `internal`. */
   code: z.enum(Object.keys(ERROR_CODES) as [ErrorCode, ...ErrorCode[]]).catch('internal'),
@@ -337,6 +360,7 @@ export interface Tasks {
   list(): Awaitable<ImageJson[]>
   show(ref: Ref): Awaitable<ImageDetailsJson>
   explain(ref: Ref): Awaitable<ExplanationJson>
+  chunks(ref: Ref): Awaitable<ChunkMapJson>
   status(): Awaitable<StatusJson>
   peers(): Awaitable<PeerJson[]>
   publishName(request: { readonly record: Uint8Array }): Awaitable<PublishedNameJson>

@@ -48,7 +48,7 @@ export const refParams = z.strictObject({ ref: refSchema })
 export const noFields = z.strictObject({})
 
 export const publishRequest = z.strictObject({
-  /** A signed record, as docs/SECURITY.md has it; base64. */
+  /** A signed record, as docs/TRUST.md has it; base64. */
   record: z.base64().max(2 * MAX_RECORD_BYTES),
 })
 

@@ -36,6 +36,7 @@ export const ROUTES: readonly Route[] = [
   short('GET', '/v1/images', noFields, tasks => tasks.list()),
   short('GET', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.show(ref)),
   short('GET', '/v1/images/:ref/explanation', refParams, (tasks, { ref }) => tasks.explain(ref)),
+  short('GET', '/v1/images/:ref/chunks', refParams, (tasks, { ref }) => tasks.chunks(ref)),
   short('DELETE', '/v1/images/:ref', refParams, (tasks, { ref }) => tasks.removeImage({ ref })),
   short('GET', '/v1/names', noFields, tasks => tasks.names()),
   short('POST', '/v1/publish', publishRequest, (tasks, { record }) => tasks.publishName({ record: Buffer.from(record, 'base64') })),
@@ -53,6 +54,11 @@ export const ROUTES: readonly Route[] = [
   long('/v1/export', exportRequest, (tasks, request, work) => tasks.exportImage({ ...request, ...work })),
   long('/v1/install', installRequest, (tasks, request, work) => tasks.installImage({ ...request, ...work })),
 ]
+
+/** Whether the page asks it; only what reads, and nothing that takes long, as usage does. */
+export function isForPage({ method, url }: Route): boolean {
+  return method === 'GET' && url !== '/v1/usage'
+}
 
 function short<T>(method: 'GET' | 'POST' | 'DELETE', url: string, schema: z.ZodType<T>, run: (tasks: Tasks, input: T, work: LongWork) => Awaitable<unknown>): Route {
   return { method, url, long: false, prepare: bindTo(`${method} ${url}`, schema, run) }

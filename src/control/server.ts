@@ -1,15 +1,18 @@
-import type { ServerResponse } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
 import type { Socket } from 'node:net'
 import { setTimeout as delay } from 'node:timers/promises'
 import { fastify, type FastifyInstance, type FastifyReply, type FastifyRequest } from 'fastify'
 import { NarvikError } from '../errors.ts'
-import { CONTROL_REQUEST_TIMEOUT_MS, CONTROL_STOP_TIMEOUT_MS, MAX_CONTROL_BODY_BYTES, MAX_CONTROL_CONNECTIONS } from '../limits.ts'
+import { CONTROL_REQUEST_TIMEOUT_MS, CONTROL_STOP_TIMEOUT_MS, MAX_CONTROL_BODY_BYTES, MAX_CONTROL_CONNECTIONS, MAX_PAGE_CONNECTIONS, MAX_PAGE_READERS } from '../limits.ts'
 import type { Logger } from '../log.ts'
+import type { PageFiles } from '../page/files.ts'
 import { EVENT_STREAM, type ControlEvent, type Progress, type Tasks } from './api.ts'
 import { failureOf, toNarvikError } from './failure.ts'
+import { guardPage, guardSocket } from './guard.ts'
 import { Outbox } from './outbox.ts'
-import { EVENTS_URL, METRICS_URL, ROUTES, type Route } from './routes.ts'
-import { listenOnSocket } from './socket.ts'
+import { PAGE_URL, showPage } from './page.ts'
+import { EVENTS_URL, isForPage, METRICS_URL, ROUTES, type Route } from './routes.ts'
+import { listenOnPort, listenOnSocket } from './socket.ts'
 
 export interface ControlServerInit {
   /** Path of the Unix socket. */
@@ -18,7 +21,28 @@ export interface ControlServerInit {
   readonly requestTimeoutMs?: number
 }
 
-const DEFAULTS = { requestTimeoutMs: CONTROL_REQUEST_TIMEOUT_MS }
+export interface PageServerInit {
+  /** A loopback address. */
+  readonly host: string
+  /** 0 for a free one. */
+  readonly port: number
+}
+
+export interface ControlComponents {
+  readonly tasks: Tasks
+  readonly page: PageFiles
+  readonly logger: Logger
+}
+
+/** How requests come in, and which of them are answered. */
+interface Door {
+  readonly routes: readonly Route[]
+  /** Throws where a request is none to answer. */
+  readonly guard: (request: FastifyRequest) => void
+  readonly maxReaders: number
+  readonly hasMetrics: boolean
+  readonly listen: (server: Server) => Promise<void>
+}
 
 /** Milliseconds for a bad client to take its answer. */
 const ANSWER_TIMEOUT_MS = 1000
@@ -26,9 +50,22 @@ const ANSWER_TIMEOUT_MS = 1000
 /** Characters of one part of an address: a store path, each of its characters %-escaped. */
 const MAX_PARAM_CHARS = 4096
 
-/** Answers the requests of docs/CONTROL-API.md on a Unix socket by asking `tasks`. */
-export function createControlServer(components: { readonly tasks: Tasks, readonly logger: Logger }, init: ControlServerInit): ControlServer {
-  const { socket, requestTimeoutMs } = { ...DEFAULTS, ...init }
+/** Answers the requests of docs/CONTROL-API.md on a Unix socket by asking `tasks`, and shows the page. */
+export function createControlServer(components: ControlComponents, { socket, requestTimeoutMs }: ControlServerInit): ControlServer {
+  const app = createApp({ maxConnections: MAX_CONTROL_CONNECTIONS, ...requestTimeoutMs !== undefined && { requestTimeoutMs } })
+  const listen = (server: Server): Promise<void> => listenOnSocket(server, socket)
+  return new ControlServer(app, components, { routes: ROUTES, guard: guardSocket, maxReaders: MAX_CONTROL_CONNECTIONS, hasMetrics: true, listen })
+}
+
+/** Shows the page on a TCP port, with the questions that it asks; nothing else is answered there, and nothing can be changed. */
+export function createPageServer(components: ControlComponents, { host, port }: PageServerInit): ControlServer {
+  const app = createApp({ maxConnections: MAX_PAGE_CONNECTIONS })
+  const listen = (server: Server): Promise<void> => listenOnPort(server, { host, port })
+  app.get('/', (_request, reply) => reply.redirect(PAGE_URL))
+  return new ControlServer(app, components, { routes: ROUTES.filter(isForPage), guard: guardPage, maxReaders: MAX_PAGE_READERS, hasMetrics: false, listen })
+}
+
+function createApp({ maxConnections, requestTimeoutMs = CONTROL_REQUEST_TIMEOUT_MS }: { readonly maxConnections: number, readonly requestTimeoutMs?: number }): FastifyInstance {
   const app = fastify({
     logger: false,
     bodyLimit: MAX_CONTROL_BODY_BYTES,
@@ -40,34 +77,43 @@ export function createControlServer(components: { readonly tasks: Tasks, readonl
     frameworkErrors: (error, _request, reply) => { sendFailure(reply, error) },
     clientErrorHandler: answerBadClient,
   })
-  app.server.maxConnections = MAX_CONTROL_CONNECTIONS
-  return new ControlServer(app, components, socket)
+  app.server.maxConnections = maxConnections
+  return app
 }
 
 export class ControlServer {
   readonly #app: FastifyInstance
   readonly #tasks: Tasks
   readonly #logger: Logger
-  readonly #socket: string
+  readonly #door: Door
+  #readers = 0
   readonly #stopping = new AbortController()
   readonly #underWay = new Set<Promise<void>>()
 
-  constructor(app: FastifyInstance, { tasks, logger }: { readonly tasks: Tasks, readonly logger: Logger }, socket: string) {
+  constructor(app: FastifyInstance, { tasks, page, logger }: ControlComponents, door: Door) {
     this.#app = app
     this.#tasks = tasks
     this.#logger = logger
-    this.#socket = socket
+    this.#door = door
+    app.addHook('onRequest', (request, _reply, done) => { door.guard(request); done() })
     app.setErrorHandler((error, _request, reply) => { this.#sendFailure(reply, error) })
     app.setNotFoundHandler(notFound)
-    for (const route of ROUTES) app.route({ method: route.method, url: route.url, handler: (request, reply) => this.#handle(route, request, reply) })
-    app.route({ method: 'GET', url: METRICS_URL, handler: (request, reply) => this.#tellMetrics(request, reply) })
+    for (const route of door.routes) app.route({ method: route.method, url: route.url, handler: (request, reply) => this.#handle(route, request, reply) })
+    if (door.hasMetrics) app.route({ method: 'GET', url: METRICS_URL, handler: (request, reply) => this.#tellMetrics(request, reply) })
     app.route({ method: 'GET', url: EVENTS_URL, handler: (request, reply) => this.#follow(request, reply) })
+    showPage(app, page)
   }
 
-  /** Resolves when the socket answers. */
+  /** Resolves when requests are answered. */
   async start(): Promise<void> {
     await this.#app.ready()
-    await listenOnSocket(this.#app.server, this.#socket)
+    await this.#door.listen(this.#app.server)
+  }
+
+  /** The TCP port, of a server that has one. */
+  get port(): number | null {
+    const address = this.#app.server.address()
+    return typeof address === 'object' ? address?.port ?? null : null
   }
 
   /** Aborts what is under way, waits until its answers are out, and removes the socket. */
@@ -124,14 +170,18 @@ export class ControlServer {
   async #follow(request: FastifyRequest, reply: FastifyReply): Promise<unknown> {
     this.#stopping.signal.throwIfAborted()
     fieldsOf(request)
+    const { maxReaders } = this.#door
+    if (this.#readers >= maxReaders) throw new NarvikError('refused', `Cannot tell what happens: found ${this.#readers} readers, needed fewer than ${maxReaders}`)
+    this.#readers += 1
     this.#track(reply.raw)
     reply.hijack()
-    reply.raw.writeHead(200, { 'content-type': EVENT_STREAM })
+    reply.raw.writeHead(200, { 'content-type': EVENT_STREAM, 'cache-control': 'no-store' })
     reply.raw.flushHeaders()
     const outbox = new Outbox(reply.raw)
     const unfollow = this.#tasks.follow(event => { outbox.send(event) })
     await untilClosed(reply.raw, this.#stopping.signal)
     unfollow()
+    this.#readers -= 1
     reply.raw.end()
     return reply
   }

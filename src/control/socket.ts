@@ -21,6 +21,18 @@ export async function listenOnSocket(server: Server, path: string): Promise<void
   await bind(server, path, isOpenToGroup(mode) ? 0o117 : 0o177)
 }
 
+/**
+ * Makes `server` listen on a TCP port.
+ * @throws NarvikError `in-use`, `io-error`.
+ */
+export function listenOnPort(server: Server, { host, port }: { readonly host: string, readonly port: number }): Promise<void> {
+  return new Promise((resolve, reject) => {
+    const failed = (error: Error): void => { reject(fromSystemError(error, `listen for the page on ${host} port ${port}`)) }
+    server.once('error', failed)
+    server.listen(port, host, () => { server.off('error', failed); resolve() })
+  })
+}
+
 async function prepareDirectory(directory: string): Promise<number> {
   const action = `make the control socket in ${directory}`
   try {

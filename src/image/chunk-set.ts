@@ -59,6 +59,18 @@ export class ChunkSet {
     return (this.#word(chunk >>> 5) & (1 << (chunk & 31))) !== 0
   }
 
+  /** Chunks of the set from `start` to before `end`. */
+  countBetween(start: number, end: number): number {
+    let count = 0
+    for (let at = start; at < end;) {
+      const next = Math.min((at | 31) + 1, end)
+      const mask = (ALL << (at & 31)) & (ALL >>> (31 - ((next - 1) & 31)))
+      count += bitsOf(this.#word(at >>> 5) & mask)
+      at = next
+    }
+    return count
+  }
+
   /** Whether it was not in the set before. */
   add(chunk: number): boolean {
     if (this.has(chunk)) return false
@@ -149,3 +161,10 @@ export function* chunksOf(runs: Iterable<ChunkRun>): Generator<number> {
 }
 
 const ALL = 0xffffffff
+
+/** Bits that are set among 32. */
+function bitsOf(word: number): number {
+  let bits = word - ((word >>> 1) & 0x55555555)
+  bits = (bits & 0x33333333) + ((bits >>> 2) & 0x33333333)
+  return Math.imul((bits + (bits >>> 4)) & 0x0f0f0f0f, 0x01010101) >>> 24
+}

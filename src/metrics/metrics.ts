@@ -1,3 +1,4 @@
+import { readdir } from 'node:fs/promises'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { HostEvent } from '../control/api.ts'
 import { STATES } from '../image/states.ts'
@@ -89,6 +90,8 @@ export class Metrics {
         return samples
       }),
       gauge('narvik_memory_bytes', 'Memory of the process: resident, and what the JavaScript heap and buffers outside of it hold.', memory),
+      gauge('narvik_open_files', 'Files, sockets and pipes that the process has open.', async () => plain((await readdir('/proc/self/fd')).length)),
+      gauge('narvik_handles', 'Timers, sockets and requests that the event loop has to look after.', () => plain(process.getActiveResourcesInfo().length)),
       counter('narvik_log_lines_total', 'Warnings and errors that were logged.', this.#lines),
       gauge('narvik_start_time_seconds', 'When the daemon started, in seconds since 1970.', () => plain(Math.round(Date.now() / 1000 - process.uptime()))),
       counter('narvik_cpu_seconds_total', 'Processor time of all threads.', () => plain((process.cpuUsage().user + process.cpuUsage().system) / 1e6)),

@@ -1,3 +1,4 @@
+import type { Flight } from './in-flight.ts'
 import type { Pace } from './pace.ts'
 import type { Traffic } from './protocol.ts'
 
@@ -21,16 +22,16 @@ type Totals = { -readonly [Key in keyof ProtocolTotals]: number }
 export class Books {
   readonly #peers = new Map<string, Traffic>()
   readonly #protocols = new Map<string, Totals>()
-  readonly #paceOf: ((peerId: string) => Pace) | undefined
+  readonly #boundsOf: (peerId: string) => Pick<Traffic, 'pace' | 'flight'>
 
-  /** `paceOf` gives what keeps the limits of a peer; without it nothing is held back. */
-  constructor(paceOf?: (peerId: string) => Pace) {
-    this.#paceOf = paceOf
+  /** `boundsOf` gives what keeps the limits of a peer, and is called once for each; without it nothing is held back. */
+  constructor(boundsOf: (peerId: string) => Pick<Traffic, 'pace' | 'flight'> = () => ({})) {
+    this.#boundsOf = boundsOf
   }
 
   /** The sums of a peer; they live as long as the books. */
   of(peerId: string): Traffic {
-    const known = this.#peers.get(peerId) ?? { received: 0, sent: 0, ...this.#paceOf && { pace: this.#paceOf(peerId) } }
+    const known = this.#peers.get(peerId) ?? { received: 0, sent: 0, ...this.#boundsOf(peerId) }
     this.#peers.set(peerId, known)
     return known
   }
@@ -62,6 +63,10 @@ class Account implements Traffic {
 
   get pace(): Pace | undefined {
     return this.#peer.pace
+  }
+
+  get flight(): Flight | undefined {
+    return this.#peer.flight
   }
 
   get received(): number {

@@ -1,22 +1,27 @@
-import type { PeerId, PeerStore } from '@libp2p/interface'
+import type { Connection, PeerId, PeerStore, Stream } from '@libp2p/interface'
 import type { KadDHT } from '@libp2p/kad-dht'
-import { MAX_NAMED_ADDRESSES, MAX_PEER_ADDRESSES } from '../limits.ts'
+import { MAX_DHT_ANSWER_BYTES, MAX_DHT_REQUEST_BYTES, MAX_NAMED_ADDRESSES, MAX_PEER_ADDRESSES, MAX_PROVIDER_RECORDS, MAX_STORED_RECORDS } from '../limits.ts'
 import type { PeerLimits } from './peer-limits.ts'
-import { ProviderQuota } from './provider-quota.ts'
 import type { RecordStore } from './record-sweep.ts'
+import { StorageQuota } from './storage-quota.ts'
 
 /** What the DHT has in plain sight, but not in its type. */
 export interface DhtInside {
   readonly routingTable: { readonly size: number, addEventListener(type: 'peer:add', listener: () => void): void }
   readonly components: { readonly datastore: RecordStore<unknown>, readonly peerStore: PeerStore }
   readonly contentRouting: { routingTable: { readonly kBucketSize: number } }
-  readonly rpc: { handleMessage: (peerId: PeerId, message: unknown) => Promise<unknown> }
+  readonly rpc: {
+    handleMessage: (peerId: PeerId, message: unknown) => Promise<unknown>
+    onIncomingStream: (stream: Stream, connection: Connection) => Promise<void>
+  }
+  readonly network: { _writeReadMessage: (stream: Stream, ...rest: unknown[]) => Promise<unknown> }
 }
 
-/** What a peer asks to be remembered as a provider. */
+/** A message of a peer, as far as it asks for something to be remembered. */
 interface Announcing {
   readonly type: string
   readonly key?: Uint8Array
+  readonly record?: Uint8Array
   readonly providers?: readonly { multiaddrs: readonly Uint8Array[] }[]
 }
 
@@ -24,21 +29,44 @@ export function insideOf(dht: KadDHT): DhtInside {
   return dht as unknown as DhtInside
 }
 
-/** Has the DHT answer no more messages of a peer than it may send, and keep no more for it than it may have; the stream of a message too many is reset. No peer ends its look-ups early either. */
-export function limitDht(dht: KadDHT, limits: PeerLimits, quota = new ProviderQuota()): void {
+/** Has the DHT answer no more messages of a peer than it may send, and keep no more for it than it may have; the stream of a message too many is reset. No peer ends its look-ups early either. To be called before the DHT is started. */
+export function limitDht(dht: KadDHT, limits: PeerLimits): void {
+  const providers = new StorageQuota({ inAll: MAX_PROVIDER_RECORDS })
+  const records = new StorageQuota({ inAll: MAX_STORED_RECORDS })
   findAllProviders(dht)
+  boundMessages(dht)
   const { rpc, components: { peerStore } } = insideOf(dht)
   const handle = rpc.handleMessage.bind(rpc)
   rpc.handleMessage = async (peerId, message) => {
     if (!limits.admitDht(peerId.toString())) throw new Error('too many messages')
-    const { type, key, providers = [] } = message as Announcing
+    const { type, key = new Uint8Array(), record, providers: announced = [] } = message as Announcing
+    if (type === 'PUT_VALUE' && !records.takes(peerId.toString(), key, record?.byteLength)) throw new Error('too many records')
     if (type !== 'ADD_PROVIDER') return handle(peerId, message)
-    if (key === undefined || !quota.takes(peerId.toString(), key)) throw new Error('too many announcements')
-    const named = providers.map(provider => ({ ...provider, multiaddrs: provider.multiaddrs.slice(0, MAX_NAMED_ADDRESSES) }))
+    if (!providers.takes(peerId.toString(), key)) throw new Error('too many announcements')
+    const named = announced.map(provider => ({ ...provider, multiaddrs: provider.multiaddrs.slice(0, MAX_NAMED_ADDRESSES) }))
     const answer = await handle(peerId, { ...message as Announcing, providers: named })
     await forgetSurplus(peerStore, peerId)
     return answer
   }
+}
+
+/** Has no message of another host take more memory than any that is meant: left to itself the DHT takes 4 MiB on each stream, for as long as a peer likes. */
+function boundMessages(dht: KadDHT): void {
+  const { rpc, network } = insideOf(dht)
+  const serve = rpc.onIncomingStream.bind(rpc)
+  rpc.onIncomingStream = (stream, connection) => serve(bounded(stream, MAX_DHT_REQUEST_BYTES), connection)
+  const ask = network._writeReadMessage.bind(network)
+  network._writeReadMessage = (stream, ...rest) => ask(bounded(stream, MAX_DHT_ANSWER_BYTES), ...rest)
+}
+
+/** The stream, which is reset when it has brought more than so many bytes. */
+function bounded(stream: Stream, bytes: number): Stream {
+  let received = 0
+  stream.addEventListener('message', ({ data }) => {
+    received += data.byteLength
+    if (received > bytes) stream.abort(new Error(`found a message of more than ${bytes} bytes, needed a shorter one`))
+  })
+  return stream
 }
 
 /** Addresses are added to those before without an end: where they are more than any host has, a peer makes them up, and starts anew. */

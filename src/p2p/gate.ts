@@ -1,5 +1,6 @@
 import type { ConnectionGater } from '@libp2p/interface'
 import type { Bans } from './bans.ts'
+import { HalfOpen } from './half-open.ts'
 
 /** Which peers the configuration lets in, by their peer ids. */
 export interface PeerLists {
@@ -11,6 +12,7 @@ export interface PeerLists {
 /** Decides with whom this host has to do at all, whoever dials: by the configuration's lists, and by the bans. */
 export class Gate {
   readonly #bans: Bans
+  readonly #halfOpen = new HalfOpen()
   #allow: ReadonlySet<string> = new Set()
   #deny: ReadonlySet<string> = new Set()
 
@@ -31,7 +33,11 @@ export class Gate {
   /** libp2p's questions are "deny?". */
   readonly gater: ConnectionGater = {
     denyDialPeer: peerId => this.refuses(peerId.toString()),
-    denyInboundEncryptedConnection: peerId => this.refuses(peerId.toString()),
+    denyInboundConnection: connection => !this.#halfOpen.admit(connection),
+    denyInboundEncryptedConnection: (peerId, connection) => {
+      this.#halfOpen.settle(connection)
+      return this.refuses(peerId.toString())
+    },
     denyOutboundEncryptedConnection: peerId => this.refuses(peerId.toString()),
     // A private fleet lives on private addresses, which libp2p's own gater may deny.
     denyDialMultiaddr: () => false,

@@ -1,4 +1,5 @@
 import { DHT_BURST, DHT_MESSAGES_PER_SECOND, MAX_EXCHANGES, MAX_PEER_EXCHANGES, REQUEST_BURST, REQUESTS_PER_SECOND } from '../limits.ts'
+import { InFlight } from './in-flight.ts'
 import { Slots } from './slots.ts'
 
 export interface PeerLimitsInit {
@@ -7,6 +8,7 @@ export interface PeerLimitsInit {
   readonly inAll?: number
   readonly requests?: Allowance
   readonly dhtMessages?: Allowance
+  readonly inFlight?: InFlight
   /** Milliseconds of a clock that only goes forward. */
   readonly now?: () => number
 }
@@ -17,7 +19,7 @@ export interface Allowance {
   readonly perSecond: number
 }
 
-const DEFAULTS = {
+const DEFAULTS: Required<Omit<PeerLimitsInit, 'inFlight'>> = {
   perPeer: MAX_PEER_EXCHANGES,
   inAll: MAX_EXCHANGES,
   requests: { burst: REQUEST_BURST, perSecond: REQUESTS_PER_SECOND },
@@ -27,6 +29,8 @@ const DEFAULTS = {
 
 /** What one peer may ask of this host, and all of them together; a host that keeps to its own limits never meets these. */
 export class PeerLimits {
+  /** Bytes on their way to peers. */
+  readonly inFlight: InFlight
   readonly #init: typeof DEFAULTS
   readonly #all: Slots
   readonly #peers = new Map<string, Slots>()
@@ -34,6 +38,7 @@ export class PeerLimits {
   readonly #dhtMessages: Meter
 
   constructor(init: PeerLimitsInit = {}) {
+    this.inFlight = init.inFlight ?? new InFlight()
     this.#init = { ...DEFAULTS, ...init }
     this.#all = new Slots(this.#init.inAll)
     this.#requests = new Meter(this.#init.requests, this.#init.now)

@@ -1,8 +1,10 @@
 import type { Connection, Stream } from '@libp2p/interface'
+import type { ErrorCode } from '../errors.ts'
 import type { ChunkList } from '../image/chunk-list.ts'
 import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
 import type { NarHash } from '../image/nar-hash.ts'
+import type { Flight } from './in-flight.ts'
 import type { Pace } from './pace.ts'
 
 /** Why a peer did not answer with what was asked for; none of them is the peer's fault. */
@@ -96,8 +98,21 @@ export interface Traffic {
   sent: number
   /** Keeps the limits of this host; nothing is held back where it is absent. */
   readonly pace?: Pace | undefined
+  /** Bounds what is on the way to the peer; nothing does where it is absent. */
+  readonly flight?: Flight | undefined
   /** Says that the exchange did not end in order: what became of its bytes is not known here. */
   breakOff?(): void
+}
+
+/** An exchange that a peer has asked for, when it is over. */
+export interface Served {
+  readonly peerId: string
+  readonly protocol: string
+  readonly about: NarHash | undefined
+  readonly startedAt: Date
+  readonly sent: number
+  /** Code of the error that ended it. */
+  readonly code: ErrorCode | undefined
 }
 
 /** One end of a protocol: serves the stream to its end, and never rejects. */

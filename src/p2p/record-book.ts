@@ -1,7 +1,7 @@
 import type { SelectFn, ValidateFn } from '@libp2p/kad-dht'
 import { NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { CLOCK_SKEW_MS, MAX_KNOWN_RECORDS, MAX_PEER_RECORDS } from '../limits.ts'
+import { CLOCK_SKEW_MS, MAX_KNOWN_RECORDS, MAX_PEER_RECORDS, RECORD_LIFETIME_MS } from '../limits.ts'
 import { type ImageRecord, recordKey, verifyRecord } from './record.ts'
 
 /** What every signed record has. */
@@ -14,6 +14,8 @@ interface Sequenced {
 interface Entry<Record> {
   readonly record: Record
   readonly value: Uint8Array
+  /** When it came for the last time; milliseconds since 1970. */
+  seen: number
 }
 
 export interface RecordBookInit {
@@ -51,13 +53,16 @@ export class SequencedBook<Record extends Sequenced> {
     const id = Buffer.from(key).toString('latin1')
     const known = this.#entries.get(id)
     // The same bytes come back many times; only their age can have changed, and that is looked at when they are used.
-    if (known !== undefined && Buffer.compare(known.value, value) === 0 && known.record.expires > this.now()) return known.record
+    if (known !== undefined && Buffer.compare(known.value, value) === 0 && known.record.expires > this.now()) {
+      known.seen = this.now()
+      return known.record
+    }
     const record = await this.#verify(key, value, this.now())
     const newest = this.#entries.get(id)
-    if (newest !== undefined && newest.record.seq >= record.seq && Buffer.compare(newest.value, value) !== 0) {
+    if (newest !== undefined && this.binds(newest.record) && newest.record.seq >= record.seq && Buffer.compare(newest.value, value) !== 0) {
       throw new NarvikError('refused', `Cannot accept a record: found sequence number ${record.seq}, needed one above ${newest.record.seq}`)
     }
-    this.#keep(id, { record, value: Uint8Array.from(value) })
+    this.#keep(id, { record, value: Uint8Array.from(value), seen: this.now() })
     return record
   }
 
@@ -72,10 +77,20 @@ export class SequencedBook<Record extends Sequenced> {
     return seqs.indexOf(Math.max(...seqs))
   }
 
+  /** Every record that is remembered, with its bytes. */
+  protected entries(): IterableIterator<Entry<Record>> {
+    return this.#entries.values()
+  }
+
   /** The newest record of a key that was seen and has not expired, with its bytes. */
   protected live(key: Uint8Array): Entry<Record> | undefined {
     const entry = this.#entries.get(Buffer.from(key).toString('latin1'))
-    return entry !== undefined && entry.record.expires > this.now() ? entry : undefined
+    return entry !== undefined && this.binds(entry.record) && entry.record.expires > this.now() ? entry : undefined
+  }
+
+  /** Whether what has a lower number than this is old. */
+  protected binds(record: Record): boolean {
+    return record.seq >= 0
   }
 
   #keep(id: string, entry: Entry<Record>): void {
@@ -102,8 +117,9 @@ export class SequencedBook<Record extends Sequenced> {
   #dropExpired(): void {
     // Until then an older record may still be offered.
     const past = this.now() - CLOCK_SKEW_MS
-    for (const [id, { record }] of this.#entries) {
-      if (record.expires <= past) this.#drop(id)
+    for (const [id, { record, seen }] of this.#entries) {
+      // What its owner has not renewed is gone from the DHT, however long it may be valid.
+      if (record.expires <= past || seen <= past - RECORD_LIFETIME_MS) this.#drop(id)
     }
   }
 }
@@ -117,6 +133,11 @@ function ownerOf(id: string): string {
 export class RecordBook extends SequencedBook<ImageRecord> {
   constructor(init: RecordBookInit = {}) {
     super(async (key, value, now) => (await verifyRecord(key, value, now)).record, init)
+  }
+
+  /** A number is a time: one of a time to come was taken while the clock was ahead, and would be refused now. */
+  protected override binds({ seq }: ImageRecord): boolean {
+    return seq <= this.now() + CLOCK_SKEW_MS
   }
 
   /** The newest record that was seen and has not expired. */

@@ -5,10 +5,9 @@ import { kadDHT, type KadDHT, passthroughMapper } from '@libp2p/kad-dht'
 import { mdns } from '@libp2p/mdns'
 import { ping, type Ping } from '@libp2p/ping'
 import { tcp } from '@libp2p/tcp'
-import { yamux } from '@libp2p/yamux'
 import { createLibp2p } from 'libp2p'
 import {
-  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
+  DIAL_TIMEOUT_MS, MAX_CONNECTIONS, MAX_HALF_OPEN, MAX_INBOUND_CONNECTIONS_PER_SECOND, MAX_MUXED_STREAMS, RECORD_LIFETIME_MS, SOCKET_BUFFER_BYTES, STREAM_BUFFER_BYTES, STREAM_WINDOW_BYTES,
 } from '../limits.ts'
 import { NAME_NAMESPACE } from '../image/name-record.ts'
 import type { Logger } from '../log.ts'
@@ -16,6 +15,7 @@ import { type FleetKeys, isLoopback } from './fleet.ts'
 import { fleetNoise, openNoise } from './fleet-noise.ts'
 import { libp2pLogger } from './libp2p-log.ts'
 import { RECORD_NAMESPACE } from './record.ts'
+import { thriftyYamux } from './muxer.ts'
 import type { NameBook } from './names.ts'
 import type { RecordBook } from './record-book.ts'
 import { fleetTls } from './tls/encrypter.ts'
@@ -43,7 +43,7 @@ export interface StackInit {
 }
 
 /** Windows and buffers fit each other: the muxer's own would reset a fast stream as soon as it is paused. */
-export const muxer = yamux({ maxInboundStreams: MAX_MUXED_STREAMS, maxOutboundStreams: MAX_MUXED_STREAMS, streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
+export const muxer = thriftyYamux({ maxInboundStreams: MAX_MUXED_STREAMS, maxOutboundStreams: MAX_MUXED_STREAMS, streamOptions: { maxStreamWindowSize: STREAM_WINDOW_BYTES, maxReadBufferLength: STREAM_BUFFER_BYTES } })
 
 /** libp2p as this fleet uses it; not started. */
 export async function createStack(
@@ -68,7 +68,7 @@ export async function createStack(
     peerStore: { maxAddressAge: Infinity, maxPeerAge: Infinity },
     // Its ping measures the latency; that it is late on a busy link is no reason to cut the link.
     connectionMonitor: { abortConnectionOnPingFailure: false },
-    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: 64 },
+    connectionManager: { dialTimeout: DIAL_TIMEOUT_MS, maxConnections: MAX_CONNECTIONS, inboundConnectionThreshold: MAX_INBOUND_CONNECTIONS_PER_SECOND, maxIncomingPendingConnections: MAX_HALF_OPEN },
     services: {
       identify: identify(),
       identifyPush: identifyPush(),

@@ -1,5 +1,6 @@
 import type { Ref } from '../image/ref.ts'
 import type { TaskContext } from './context.ts'
+import { describeChunks } from './describe-chunks.ts'
 import { explainImage } from './explain-image.ts'
 import type { Events, HostEventListener } from './events.ts'
 import { exportImage, type ExportRequest } from './export-image.ts'
@@ -55,6 +56,7 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
     list: () => catalog.list().map(row => presentImage(context, row)),
     show: (ref: Ref) => presentDetails(context, requireImage(catalog, ref), context.settings.trust.keys),
     explain: (ref: Ref) => explainImage(context, ref),
+    chunks: (ref: Ref) => describeChunks(context, ref),
     status: () => describeStatus(context, facts),
     peers: () => node.peers().map(presentPeer),
     publishName: async ({ record }: { readonly record: Uint8Array }) => presentName({ record: await publishName(context, record), own: true }, context.settings.trust.keys),

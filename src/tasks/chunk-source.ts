@@ -5,9 +5,9 @@ import { decodeManifest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { Layout } from '../nar/layout.ts'
 import type { ChunkHolding, ChunkSource } from '../p2p/protocol.ts'
-import { isDamage } from './find-damage.ts'
+import { isDamage } from './read-run.ts'
 import { served, type ServeParts } from './serve.ts'
-import { readRun } from './swarm/receiving.ts'
+import { readRun } from './read-run.ts'
 
 /** What swarms get from this host: the chunks of verified images, and those that are proven of images that are being received. */
 export function createChunkSource(parts: ServeParts): ChunkSource {

@@ -1,11 +1,10 @@
-import { isNarvikError } from '../errors.ts'
 import { isChunk } from '../image/chunk-check.ts'
 import type { ChunkList } from '../image/chunk-list.ts'
 import { type ChunkRun, ChunkSet, chunksOf } from '../image/chunk-set.ts'
 import { FILE_BUFFER_BYTES } from '../limits.ts'
 import { chunkTree } from '../nar/hash-tree.ts'
 import type { Layout } from '../nar/layout.ts'
-import { readRun } from './swarm/receiving.ts'
+import { readIfThere, readRun } from './read-run.ts'
 
 /** Chunks that are read at once where they are looked at one by one. */
 const CHECK_CHUNKS = Math.max(1, Math.floor(FILE_BUFFER_BYTES / (64 * 1024)))
@@ -56,17 +55,4 @@ export async function findWrongChunks(tree: string, plan: Plan, set: ChunkSet, s
 interface Plan {
   readonly layout: Layout
   readonly chunks: ChunkList
-}
-
-/** Undefined where the files are not what they should be. */
-export function readIfThere(reading: Promise<Uint8Array>): Promise<Uint8Array | undefined> {
-  return reading.catch((error: unknown) => {
-    if (isDamage(error)) return undefined
-    throw error
-  })
-}
-
-/** Whether reading a tree failed since its files are not what they should be: gone, changed, or not to be read. */
-export function isDamage(error: unknown): boolean {
-  return isNarvikError(error, 'changed-while-reading', 'not-found', 'unreadable')
 }

@@ -15,8 +15,8 @@ export interface ProvidersInit {
 /** Whether a peer is not wanted now. */
 type Except = (peerId: string) => boolean
 const NOBODY: Except = () => false
-/** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last. */
-const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000 }
+/** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last, and are more where others move the image on. */
+const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000, served: 30_000 }
 
 /** Providers without a signed record that are still tried when the time is up: those that are made up would never come to an end. */
 const LATE_PROVIDERS = 4
@@ -36,6 +36,7 @@ export class Providers {
   #deadline: number
   /** Providers without a signed record that were tried when the time was up. */
   #late = 0
+  #lookedUpAt = -Infinity
 
   constructor({ node }: Pick<TaskContext, 'node'>, init: ProvidersInit) {
     this.#node = node
@@ -44,12 +45,14 @@ export class Providers {
   }
 
   /**
-   * The next provider to try that is not among those `except`ed; waits for one to appear.
+   * The next provider to try that is not among those `except`ed; waits for one to appear. While the image `isServed` by others, it is looked for less
+   * often.
    * @throws NarvikError `no-provider` when none has moved the image on for `waitMs`, saying what the known ones did.
    */
-  async next({ except = NOBODY }: { except?: Except } = {}): Promise<Provider> {
-    for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
-      const found = this.#untried(except) ?? await this.#lookUp(except)
+  async next({ except = NOBODY, isServed = () => false }: { except?: Except, isServed?: () => boolean } = {}): Promise<Provider> {
+    for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = isServed() ? LOOK_UP_INTERVAL_MS.first : Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
+      const isLate = (): boolean => !isServed() || performance.now() - this.#lookedUpAt >= LOOK_UP_INTERVAL_MS.served
+      const found = this.#untried(except) ?? (isLate() ? await this.#lookUp(except) : undefined)
       const left = this.#deadline - performance.now()
       if (found !== undefined && (left > 0 || found.record !== undefined || this.#late < LATE_PROVIDERS)) {
         if (left <= 0 && found.record === undefined) this.#late++
@@ -131,6 +134,7 @@ export class Providers {
    * with any other when the looking is over.
    */
   async #lookUp(except = NOBODY): Promise<Provider | undefined> {
+    this.#lookedUpAt = performance.now()
     const { promise, resolve, reject } = Promise.withResolvers<Provider | undefined>()
     this.#askRouter(resolve, except).then(() => { resolve(this.#untried(except)) }, reject)
     const found = await promise

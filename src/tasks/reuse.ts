@@ -11,7 +11,7 @@ import { readRange } from '../nar/read-range.ts'
 import type { TreeWriter } from '../nar/tree-writer.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
-import { isDamage } from './find-damage.ts'
+import { isDamage } from './read-run.ts'
 import { handleDamage } from './verify-image.ts'
 
 export interface ReuseRequest {

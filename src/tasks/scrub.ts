@@ -1,6 +1,6 @@
 import { isNarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
+import { CLOCK_SKEW_MS, SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import { repairImages } from './repair-image.ts'
@@ -65,7 +65,7 @@ export class Scrubber {
     const { catalog, jobs } = this.#context
     const before = this.#now() - intervalMs
     const due = catalog.list({ state: 'verified' }).filter(({ narHash, provenAt }) =>
-      (provenAt?.getTime() ?? 0) <= before && (this.#later.get(narHash.toNix32()) ?? 0) <= this.#now() && jobs.find(narHash) === undefined)
+      isPast(provenAt?.getTime() ?? 0, before, this.#now()) && (this.#later.get(narHash.toNix32()) ?? 0) <= this.#now() && jobs.find(narHash) === undefined)
     return due.sort(byUrgency)[0]
   }
 
@@ -106,4 +106,9 @@ export function byUrgency(a: ImageRow, b: ImageRow): number {
 function rank({ pinnedAt, name }: ImageRow): number {
   if (pinnedAt !== null) return 0
   return name === null ? 2 : 1
+}
+
+/** Whether a time lies before another one. One that is yet to come was noted while the clock was wrong, and says nothing. */
+function isPast(time: number, before: number, now: number): boolean {
+  return time <= before || time > now + CLOCK_SKEW_MS
 }

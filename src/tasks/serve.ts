@@ -10,13 +10,13 @@ import type { ImageRow } from '../store/image-row.ts'
 import type { Content } from '../store/content.ts'
 import type { Receiving } from './swarm/receiving.ts'
 import { findClosure, memberOf, type Member } from './closure.ts'
-import { isDamage } from './find-damage.ts'
+import { isDamage } from './read-run.ts'
 import type { Uses } from './space/uses.ts'
 
 export interface ServeParts {
   readonly catalog: Catalog
   readonly content: Content
-  readonly uses: Pick<Uses, 'hold' | 'isLeaving'>
+  readonly uses: Pick<Uses, 'hold' | 'serve' | 'isLeaving'>
   readonly receiving: Receiving
   readonly logger: Logger
   /** Called once an image's tree was seen to be no longer what was proven. */
@@ -50,14 +50,15 @@ export function createImageSource({ catalog, content, uses, receiving, logger, o
     if (row === undefined || tree === null || layout === undefined || uses.isLeaving(narHash)) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
     if (offset + length > layout.narSize) throw new NarvikError('invalid-argument', `Cannot serve bytes ${offset} to ${offset + length}: found a NAR of ${layout.narSize} bytes`)
     // Who asks for no byte asks whether the image is here, which is no use of it.
-    using _held = length === 0 ? undefined : uses.hold(narHash)
+    using serving = length === 0 ? undefined : uses.serve(narHash)
+    const signal = AbortSignal.any([options.signal, serving?.signal].filter(one => one !== undefined))
     try {
       const since = row.newestChange === null ? {} : { unchangedSince: row.newestChange }
-      yield* readRange(tree, layout, offset, length, { ...options, ...since })
+      yield* readRange(tree, layout, offset, length, { signal, ...since })
     } catch (error) {
       // A file that is gone or of another size is damage that the whole fleet would otherwise be sent.
       if (isDamage(error)) onDamage(row, messageOf(error))
-      if (options.signal?.aborted !== true) logger.warn('cannot serve', { narHash: narHash.toSri(), reason: messageOf(error) })
+      if (!signal.aborted) logger.warn('cannot serve', { narHash: narHash.toSri(), reason: messageOf(error) })
       throw error
     }
   }

@@ -5,13 +5,14 @@ import { silentLogger } from '../../src/log.ts'
 import type { Tasks } from '../../src/control/api.ts'
 import { ControlClient } from '../../src/control/client.ts'
 import { createControlServer, type ControlServer, type ControlServerInit } from '../../src/control/server.ts'
+import { PageFiles } from '../../src/page/files.ts'
 import { fakeTasks } from './fake-tasks.ts'
 import { temporaryDirectory } from './temporary.ts'
 
 /** A control server with its client; both are gone when the test is. */
 export async function startControl(overrides: Partial<Tasks> = {}, init: Partial<ControlServerInit> = {}): Promise<{ socket: string, server: ControlServer, client: ControlClient }> {
   const socket = init.socket ?? join(await temporaryDirectory(), 'narvik.sock')
-  const server = createControlServer({ tasks: fakeTasks(overrides), logger: silentLogger }, { ...init, socket })
+  const server = createControlServer({ tasks: fakeTasks(overrides), page: new PageFiles(), logger: silentLogger }, { ...init, socket })
   await server.start()
   onTestFinished(() => server.stop())
   return { socket, server, client: new ControlClient({ socket }) }

@@ -148,6 +148,14 @@ export class MemoryNames implements NameDirectory {
     this.kept.push(published)
   }
 
+  known(): ReturnType<NameDirectory['known']> {
+    return this.book.known()
+  }
+
+  refusals(): ReturnType<NameDirectory['refusals']> {
+    return this.book.refusals()
+  }
+
   async find(publisher: string, name: string): Promise<PublishedName | undefined> {
     const value = this.found.get(`${publisher}/${name}`)?.value
     if (value !== undefined) await this.accept(value).catch(() => undefined)

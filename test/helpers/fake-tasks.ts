@@ -187,13 +187,17 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       const { narHash, narSize, name, state, reason } = known(ref)
       const isBad = known(ref) === badImage
       return {
-        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [],
+        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [], names: [], refusedNames: [],
         why: 'it was asked for by its NAR hash',
         peers: isBad ? [{ peerId: PEER, bytes: 1024, wasted: 1024, outcome: 'lied', detail: 'the only peer that sent' }] : [{ peerId: PEER, bytes: 1024, wasted: 0, outcome: 'used', detail: null }],
         refused: isBad ? [{ by: PEER, detail: 'lied: the only peer that sent' }] : [],
         tried: [{ at: '2026-03-01T12:00:00.000Z', event: 'create', reason: 'asked for' }],
         next: isBad ? 'it stays out of reach; narvik fetch tries again, narvik rm drops it' : 'it is served to peers',
       }
+    },
+    chunks: ref => {
+      const { narHash, narSize, state } = known(ref)
+      return { narHash, state, chunks: { count: 4, proven: 2 }, bytes: 644_245_094, totalBytes: narSize, cells: Buffer.from([255, 255, 0, 0]).toString('base64') }
     },
     status: () => status,
     peers: () => [peer],

@@ -20,9 +20,9 @@ export async function startNode(init: Partial<NodeInit> = {}, components: Partia
 }
 
 /** Nodes that each know the first, and thereby find each other. */
-export async function startFleet(count: number, init: Partial<NodeInit> = {}): Promise<P2pNode[]> {
-  const first = await startNode(init)
-  const rest = await Promise.all(Array.from({ length: count - 1 }, () => startNode({ ...init, bootstrap: first.addresses })))
+export async function startFleet(count: number, init: Partial<NodeInit> = {}, components: Partial<NodeComponents> = {}): Promise<P2pNode[]> {
+  const first = await startNode(init, components)
+  const rest = await Promise.all(Array.from({ length: count - 1 }, () => startNode({ ...init, bootstrap: first.addresses }, components)))
   const nodes = [first, ...rest]
   await allConnected(nodes)
   await vi.waitFor(() => {

@@ -10,6 +10,8 @@ export interface SwarmPeerOptions {
   readonly tree: string
   readonly bootstrap?: readonly string[]
   readonly bytesPerSecond?: number
+  /** Bytes after which it sends no more until it is released. */
+  readonly holdAfter?: number
   /** Whether it flips a byte of every chunk. */
   readonly lies?: boolean
 }
@@ -20,6 +22,7 @@ export interface SwarmPeer {
   readonly addresses: readonly string[]
   readonly narHash: string
   readonly kill: () => Promise<void>
+  readonly release: () => void
 }
 
 export async function startSwarmPeer(options: SwarmPeerOptions): Promise<SwarmPeer> {
@@ -32,5 +35,5 @@ export async function startSwarmPeer(options: SwarmPeerOptions): Promise<SwarmPe
   onTestFinished(kill)
   child.stdin.end(`${JSON.stringify(options)}\n`)
   const [line] = await once(child.stdout, 'data') as [Buffer]
-  return { ...JSON.parse(line.toString()) as Pick<SwarmPeer, 'peerId' | 'addresses' | 'narHash'>, kill }
+  return { ...JSON.parse(line.toString()) as Pick<SwarmPeer, 'peerId' | 'addresses' | 'narHash'>, kill, release: () => { child.kill('SIGUSR2') } }
 }

@@ -95,7 +95,7 @@ describe('a swarm of real hosts', () => {
 
   it('feeds a host that reaches only one that is still receiving', async () => {
     const tree = await someDisk(16 * MIB)
-    const source = await startSwarmPeer({ tree, bytesPerSecond: 3 * MIB })
+    const source = await startSwarmPeer({ tree, holdAfter: 8 * MIB })
     const middle = await TestDaemon.start(reachable(source))
     await middle.untilPeers(1)
     const config = join(await temporaryDirectory(), 'narvik.toml')
@@ -108,6 +108,7 @@ describe('a swarm of real hosts', () => {
     const { peers } = await untilReceived(last, 3 * MIB)
     expect(peers).toEqual([expect.objectContaining({ peerId: middle.peerId })])
     expect((await middle.client.list())[0]?.state).not.toBe('verified')
+    source.release()
     expect((await toMiddle).state).toBe('verified')
     expect((await toLast).state).toBe('verified')
     const evidence = await evidenceOf(last, source.narHash)

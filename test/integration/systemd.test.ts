@@ -1,5 +1,7 @@
+import { readdirSync } from 'node:fs'
 import { copyFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import SqliteDatabase from 'better-sqlite3'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { makePackage } from '../../scripts/package.ts'
 import { until } from '../helpers/fleet.ts'
@@ -7,6 +9,13 @@ import { canBoot, Machine } from '../helpers/machine.ts'
 import { temporaryDirectory } from '../helpers/temporary.ts'
 
 const SEED_SOCKET = '/run/seed/narvik.sock'
+const NODE = '/usr/lib/narvik/node_modules/.bin/node'
+/**
+ * The data directory, without its key, of a daemon whose catalog had 5 migrations; the manifests were without chunks. It has two images: a
+ * directory that is called web-1, and a file without a name.
+ */
+const OLDER_DATA = new URL('../fixtures/older-data.tar.gz', import.meta.url)
+const MIGRATIONS = readdirSync(new URL('../../src/store/migrations', import.meta.url)).length
 
 /** The package under a real systemd. One machine for all: each test goes on from where the one before it has left it. */
 describe.skipIf(!canBoot() && process.env.CI === undefined)('the service on a bare Debian', { timeout: 300_000 }, () => {
@@ -31,6 +40,29 @@ describe.skipIf(!canBoot() && process.env.CI === undefined)('the service on a ba
     expect(await machine.get('stat', '-c', '%U', `/proc/${await machine.property('MainPID')}`)).toBe('narvik')
     expect(await machine.get('stat', '-c', '%U %a', '/var/lib/narvik', '/run/narvik', '/var/lib/narvik/identity.key', '/var/lib/narvik/quarantine')).toBe('narvik 755\nnarvik 750\nnarvik 600\nnarvik 700')
     expect(await machine.get('bash', '-c', 'source /usr/share/bash-completion/completions/narvik && complete -p narvik')).toContain('_narvik')
+    await machine.get(NODE, '-e', `require('http').get({ socketPath: '/run/narvik/narvik.sock', path: '/page/lib/directives/repeat.js' }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))`)
+  })
+
+  test('has settings that systemd thinks little of attacking, and a journal with levels and fields', async () => {
+    await machine.get('systemd-analyze', 'security', '--offline=true', '--threshold=20', '/lib/systemd/system/narvikd.service')
+    const lines = (await machine.get('journalctl', '-u', 'narvikd', '-o', 'cat')).split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line) as Record<string, string>)
+    expect(lines.find(({ msg }) => msg === 'ready')).toMatchObject({ level: 'info', socket: '/run/narvik/narvik.sock', peerId: (await machine.client().status()).peerId })
+  })
+
+  test('is not said to be started before it listens, and is at once when it is', async () => {
+    await writeFile(machine.path('/etc/narvik/narvik.toml'), 'listen = ["/ip4/127.0.0.1/tcp/4777"]\n')
+    const connect = `require('net').connect(4777, '127.0.0.1').on('connect', () => process.exit(0)).on('error', () => process.exit(1))`
+    await machine.get('systemd-run', '--unit=blocker', NODE, '-e', `require('net').createServer().listen(4777, '127.0.0.1')`)
+    await until(async () => (await machine.run(NODE, '-e', connect)).exitCode === 0, 'the port to be taken')
+    expect((await machine.run('systemctl', 'restart', 'narvikd')).exitCode).not.toBe(0)
+    expect(await machine.property('ActiveState')).not.toBe('active')
+    expect(await machine.get('journalctl', '-u', 'narvikd', '-o', 'cat')).toContain('Cannot listen on /ip4/127.0.0.1/tcp/4777')
+    await machine.get('systemctl', 'stop', 'blocker')
+    await machine.get('systemctl', 'restart', 'narvikd')
+    expect(await machine.client().status()).toMatchObject({ addresses: [expect.stringContaining('/tcp/4777/')] })
+    expect((await machine.run(NODE, '-e', connect)).exitCode).toBe(0)
+    await machine.get('rm', '/etc/narvik/narvik.toml')
+    await machine.get('systemctl', 'restart', 'narvikd')
   })
 
   test('takes the fleet\'s key as a credential, which nobody else can read', async () => {
@@ -99,6 +131,27 @@ describe.skipIf(!canBoot() && process.env.CI === undefined)('the service on a ba
     expect(before.images.verified).toBe(1)
   })
 
+  test('is upgraded from a catalog of an older schema: it is migrated, and all that was in it stays', async () => {
+    const { peerId } = await machine.client().status()
+    await machine.get('systemctl', 'stop', 'narvikd')
+    await machine.get('sh', '-c', 'cd /var/lib/narvik && rm -rf catalog.db* images by-name quarantine gcroots')
+    await copyFile(OLDER_DATA, join(machine.root, 'older-data.tar.gz'))
+    await machine.get('sh', '-c', 'tar -xzf /older-data.tar.gz -C /var/lib/narvik && chown -R narvik:narvik /var/lib/narvik && chmod 755 /var/lib/narvik')
+    expect(askCatalog(machine, 'PRAGMA user_version')).toBe(5)
+    await install('0.1.2')
+    expect(askCatalog(machine, 'PRAGMA user_version')).toBe(MIGRATIONS)
+    const client = machine.client()
+    expect(await client.status()).toMatchObject({ version: '0.1.2', peerId, images: { verified: 2, rejected: 0, quarantined: 0 } })
+    const { narHash, journal, path } = await client.show('web-1')
+    expect([narHash, journal[0]]).toEqual(['sha256-YrK1ZGubyt+P3F0JT+aDidwOWw6EHWP/CV6ZAj35ZqM=', expect.objectContaining({ at: new Date(1795369938777).toISOString(), event: 'create' })])
+    expect(await machine.get('readlink', '-f', '/var/lib/narvik/by-name/web-1')).toBe(path)
+    // What the older one could not do is done with what it left: the manifests have chunks, and all of it is proven.
+    await until(() => machine.get('narvik', 'verify', '--all').then(() => true, () => false), 'the proof of all images')
+    await until(() => Promise.resolve(askCatalog(machine, 'SELECT count(*) FROM images WHERE manifest_digest IS NOT NULL') === 2), 'new manifests')
+    await machine.get('sh', '-c', 'echo new > /var/lib/new && narvik import /var/lib/new --name web-2')
+    expect((await client.status()).images.verified).toBe(3)
+  })
+
   test('is removed with its data left behind, and purged with nothing left', async () => {
     await machine.get('dpkg', '--remove', 'narvik')
     expect(await machine.get('sh', '-c', 'ls -d /usr/lib/narvik /usr/bin/narvik /lib/systemd/system/narvikd.service 2>/dev/null || true')).toBe('')
@@ -108,3 +161,13 @@ describe.skipIf(!canBoot() && process.env.CI === undefined)('the service on a ba
     expect((await machine.run('dpkg', '-s', 'narvik')).exitCode).not.toBe(0)
   })
 })
+
+/** One number out of the catalog of the service. */
+function askCatalog(machine: Machine, question: string): unknown {
+  const catalog = new SqliteDatabase(join(machine.root, 'var/lib/narvik/catalog.db'), { readonly: true })
+  try {
+    return catalog.prepare(question).pluck().get()
+  } finally {
+    catalog.close()
+  }
+}

@@ -2,7 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import { findWrongChunk, runBytes } from '../../image/chunk-check.ts'
 import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 import { NarvikError } from '../../errors.ts'
-import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, SWARM_NEWS_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { readExactly, sendHeader } from '../header.ts'
 import type { ChunkHolding, Traffic } from '../protocol.ts'
 import type { StreamReader } from '../stream-reader.ts'
@@ -11,6 +11,7 @@ import type { Watchdog } from '../watchdog.ts'
 import { Desk, type Outgoing } from './desk.ts'
 import { readHead } from './frames.ts'
 import { decodeAsker, encodeChunksHead, encodeHolder, encodePeers, inMessages } from './messages.ts'
+import { newsPauseMs } from './news.ts'
 import type { Member, Swarm } from './swarms.ts'
 import type { Turns } from './turns.ts'
 
@@ -38,6 +39,7 @@ export class ServedSession {
   /** Runs for a moment after the asker was told of chunks. */
   #pause: NodeJS.Timeout | undefined
   readonly #stopListening: () => void
+  readonly #startedAt = performance.now()
   #wake: (() => void) | undefined
   #hasWork = true
   #asks = true
@@ -67,6 +69,8 @@ export class ServedSession {
     const listening = this.#listen()
     listening.catch((error: unknown) => { this.#giveUp(error) })
     await this.#serve()
+    // Neither end of a session can know that all has come that was sent, and the asker counts each as broken off.
+    this.#parts.traffic.breakOff?.()
   }
 
   close(): void {
@@ -140,7 +144,7 @@ export class ServedSession {
     this.#pause = setTimeout(() => {
       this.#pause = undefined
       this.#notify()
-    }, SWARM_NEWS_MS)
+    }, newsPauseMs(performance.now() - this.#startedAt))
     this.#pause.unref()
   }
 
@@ -153,6 +157,7 @@ export class ServedSession {
   /** Nothing leaves that is not what it should be: a damaged disk is noticed here, by the one who has it. */
   async #sendChunks(id: number, run: ChunkRun): Promise<void> {
     const { stream, watchdog, holding, traffic } = this.#parts
+    using _held = await traffic.flight?.take(runBytes(holding.chunks, run), watchdog.signal)
     const bytes = await this.#read(run)
     if (bytes === undefined) {
       this.#desk.lost(id)

@@ -2,6 +2,7 @@ import type { z } from 'zod'
 import type { NarHash } from '../../image/nar-hash.ts'
 import { MAX_PACKED_NAR_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { encodeHeader, sendHeader } from '../header.ts'
+import { inFlight } from '../in-flight.ts'
 import type { ClosurePath, ClosureSource, ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
@@ -56,7 +57,8 @@ async function sendNars(exchange: ClosureExchange, { source, closures }: Pick<Cl
     const length = size > MAX_PACKED_NAR_BYTES ? 0 : size
     await body.add(encodeLength(length))
     if (length === 0) continue
-    const nar = source.read(narHash, 0, length, { signal: exchange.watchdog.signal })
+    const { traffic, watchdog: { signal } } = exchange
+    const nar = inFlight(traffic.flight, WIRE_BUFFER_BYTES, signal)(source.read(narHash, 0, length, { signal }))
     for await (const piece of inPieces(WIRE_BUFFER_BYTES)(exactly(length)(nar))) await body.add(piece)
   }
   await body.flush()

@@ -1,6 +1,6 @@
 import type { z } from 'zod'
 import { metadataSchema, type ImageMetadata } from '../../image/metadata.ts'
-import { WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MANIFEST_IN_FLIGHT_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { sendHeader } from '../header.ts'
 import type { ImageDescription, ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
@@ -16,12 +16,15 @@ export interface MetaHandlerComponents extends ServeComponents {
 /** Serves `/narvik/meta/1.0.0`: the metadata and the manifest of an image that this host holds. */
 export function metaHandler({ source, slots, ...components }: MetaHandlerComponents, init: ServeInit = {}): StreamHandler {
   return serve(components, init, metaRequest, async exchange => {
+    // Before a place is taken, so that one peer can't take them all.
+    using _held = await exchange.traffic.flight?.take(MANIFEST_IN_FLIGHT_BYTES, exchange.watchdog.signal)
     const release = slots.take()
     if (release === undefined) {
       await refuse(exchange, 'busy')
       return
     }
     try {
+      exchange.concerns(exchange.request.narHash)
       const described = await source.describe(exchange.request.narHash)
       if (described === undefined) await refuse(exchange, 'not-found')
       else await sendDescription(exchange, described)

@@ -3,6 +3,7 @@ import type { z } from 'zod'
 import { isNarvikError } from '../../errors.ts'
 import { WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { sendHeader } from '../header.ts'
+import { inFlight } from '../in-flight.ts'
 import type { ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
@@ -35,7 +36,9 @@ type NarExchange = Exchange<z.output<typeof narRequest>>
 
 async function sendRange(exchange: NarExchange, source: ImageSource): Promise<void> {
   const { stream, request: { narHash, offset, length }, watchdog, traffic } = exchange
-  const range = source.read(narHash, offset, length, { signal: watchdog.signal })[Symbol.asyncIterator]()
+  exchange.concerns(narHash)
+  const bytes = source.read(narHash, offset, length, { signal: watchdog.signal })
+  const range = inFlight(traffic.flight, WIRE_BUFFER_BYTES, watchdog.signal)(bytes)[Symbol.asyncIterator]()
   // The first bytes are read before the reply's header, which says whether there are any.
   const first = await firstStep(range)
   if (typeof first === 'string') {

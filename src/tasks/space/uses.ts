@@ -1,4 +1,4 @@
-import { messageOf } from '../../errors.ts'
+import { messageOf, NarvikError } from '../../errors.ts'
 import { NarHash } from '../../image/nar-hash.ts'
 import { USE_FLUSH_MS } from '../../limits.ts'
 import type { Logger } from '../../log.ts'
@@ -20,6 +20,8 @@ export class Uses {
   readonly #unwritten = new Set<string>()
   readonly #held = new Map<string, number>()
   readonly #leaving = new Set<string>()
+  /** What ends each exchange in which an image is being served. */
+  readonly #serving = new Map<string, Set<AbortController>>()
   #timer: NodeJS.Timeout | undefined
 
   constructor(parts: UsesParts, { now = Date.now }: { now?: () => number } = {}) {
@@ -55,6 +57,29 @@ export class Uses {
         else this.#held.delete(key)
         this.touch(narHash)
       },
+    }
+  }
+
+  /** As `hold`, for a peer that is sent the image; `signal` aborts when it may have no more of it. */
+  serve(narHash: NarHash): Disposable & { readonly signal: AbortSignal } {
+    const key = narHash.toNix32()
+    const held = this.hold(narHash)
+    const exchange = new AbortController()
+    const all = this.#serving.get(key) ?? new Set()
+    this.#serving.set(key, all.add(exchange))
+    return {
+      signal: exchange.signal,
+      [Symbol.dispose]: () => {
+        held[Symbol.dispose]()
+        if (all.delete(exchange) && all.size === 0) this.#serving.delete(key)
+      },
+    }
+  }
+
+  /** Ends what peers are being sent of an image. */
+  cut(narHash: NarHash): void {
+    for (const exchange of this.#serving.get(narHash.toNix32()) ?? []) {
+      exchange.abort(new NarvikError('interrupted', `Cannot go on with ${narHash.toSri()}: found it served no longer, needed an image that is`))
     }
   }
 

@@ -11,7 +11,8 @@ import { TreeWriter } from '../../nar/tree-writer.ts'
 import type { Claim } from '../../verify/pipeline.ts'
 import type { TaskContext } from '../context.ts'
 import { claimsOf, type Introduction, prepare, type Word } from '../introduction.ts'
-import { findWrongChunks, readIfThere } from '../find-damage.ts'
+import { findWrongChunks } from '../find-damage.ts'
+import { readIfThere } from '../read-run.ts'
 import type { Job } from '../jobs.ts'
 import type { Providers } from '../providers.ts'
 import { reuseLocal } from '../reuse.ts'
@@ -70,11 +71,13 @@ export class SwarmAttempt {
     this.layout = layout
     this.#chunks = chunks
     this.#books = books
-    const tree = (): string => {
+    const trees = (): readonly string[] => {
       const row = catalog.get(narHash)
-      return (row && content.visiblePath(row)) ?? content.quarantineTree(narHash)
+      const visible = row && content.visiblePath(row)
+      // It is on its way from one to the other before the catalog knows.
+      return typeof visible === 'string' ? [visible] : [content.quarantineTree(narHash), content.imageTree(narHash)]
     }
-    this.#image = new ReceivingImage({ narHash, manifestDigest: word.manifestDigest, layout, chunks, tree })
+    this.#image = new ReceivingImage({ narHash, manifestDigest: word.manifestDigest, layout, chunks, trees })
     for (const run of have.runs()) this.#keep(run)
   }
 

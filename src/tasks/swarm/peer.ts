@@ -27,6 +27,8 @@ export class SwarmPeer {
   /** Whether it owes chunks and sends nothing; the time at which it last sent something. */
   stalled = false
   heardAt = 0
+  /** Whether it did not send a chunk that it had announced, and so is asked for that no more. */
+  lacks = false
   /** Whether a chunk of it was right. */
   proven = false
   /** The scheduler's state at which it had nothing more to offer. */
@@ -61,7 +63,7 @@ export class SwarmPeer {
     const ahead = this.ahead(tuning)
     const room = ahead - this.inFlight
     // A few large wants instead of many small ones.
-    return this.inFlight > 0 && room < ahead / 4 ? 0 : Math.min(room, tuning.maxWantBytes)
+    return this.inFlight > 0 && room < ahead / 2 ? 0 : Math.min(room, tuning.maxWantBytes)
   }
 
   /** Milliseconds until all that it owes, and `more` bytes, are there. */

@@ -1,18 +1,17 @@
-import { runBytes } from '../../image/chunk-check.ts'
 import type { ChunkList } from '../../image/chunk-list.ts'
 import { type ChunkRun, ChunkSet } from '../../image/chunk-set.ts'
 import type { NarHash } from '../../image/nar-hash.ts'
 import type { Layout } from '../../nar/layout.ts'
-import { readRange } from '../../nar/read-range.ts'
 import type { ChunkHolding } from '../../p2p/protocol.ts'
+import { isDamage, readRun } from '../read-run.ts'
 
 export interface ReceivingParts {
   readonly narHash: NarHash
   readonly manifestDigest: string
   readonly layout: Layout
   readonly chunks: ChunkList
-  /** Where the tree is at the moment. */
-  readonly tree: () => string
+  /** Where the tree is at the moment: the first of these at which it is found. */
+  readonly trees: () => readonly string[]
 }
 
 /** An image that is being received: the chunks of it that are proven can be given on before the whole is. */
@@ -22,7 +21,7 @@ export class ReceivingImage implements ChunkHolding {
   readonly chunks: ChunkList
   readonly have: ChunkSet
   readonly #layout: Layout
-  readonly #tree: () => string
+  readonly #trees: () => readonly string[]
   readonly #gone = new AbortController()
   readonly #listeners = new Set<(run: ChunkRun) => void>()
   /** Called with each peer that asks for chunks. */
@@ -30,13 +29,13 @@ export class ReceivingImage implements ChunkHolding {
   /** Called where a chunk on disk is not what was written. */
   onDamage: (chunk: number) => void = () => undefined
 
-  constructor({ narHash, manifestDigest, layout, chunks, tree }: ReceivingParts) {
+  constructor({ narHash, manifestDigest, layout, chunks, trees }: ReceivingParts) {
     this.narHash = narHash
     this.manifestDigest = manifestDigest
     this.chunks = chunks
     this.have = new ChunkSet(chunks.count)
     this.#layout = layout
-    this.#tree = tree
+    this.#trees = trees
   }
 
   get gone(): AbortSignal {
@@ -55,7 +54,16 @@ export class ReceivingImage implements ChunkHolding {
   }
 
   async read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array> {
-    return readRun(this.#tree(), this.#layout, this.chunks, run, options)
+    let failure: unknown
+    for (const tree of this.#trees()) {
+      try {
+        return await readRun(tree, this.#layout, this.chunks, run, options)
+      } catch (error) {
+        if (!isDamage(error)) throw error
+        failure ??= error
+      }
+    }
+    throw failure
   }
 
   damaged(chunk: number): void {
@@ -71,17 +79,6 @@ export class ReceivingImage implements ChunkHolding {
   end(): void {
     this.#gone.abort()
   }
-}
-
-/** The bytes of a run of chunks, as they are on disk. */
-export async function readRun(
-  tree: string, layout: Layout, chunks: ChunkList, run: ChunkRun, options: { readonly signal?: AbortSignal, readonly unchangedSince?: number },
-): Promise<Uint8Array> {
-  const parts: Buffer[] = []
-  for await (const part of readRange(tree, layout, chunks.offset(run.first), runBytes(chunks, run), options)) parts.push(part)
-  // Nearly always it is one, which nobody else has.
-  const [only = Buffer.alloc(0)] = parts
-  return parts.length <= 1 ? only : Buffer.concat(parts)
 }
 
 /** The images that are being received in chunks at the moment. */

@@ -68,10 +68,13 @@ export class Scheduler {
     return this.#missing.has(chunk)
   }
 
-  /** Bytes that a peer owes, its speed, and when it last sent something or was first asked after it had sent all. */
-  peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly heardAt: number, readonly busy: boolean } {
-    const { inFlight, rate, heardAt, busy } = this.#peer(peerId)
-    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy }
+  /**
+   * Bytes that a peer owes, its speed, and when it last sent something or was first asked after it had sent all; whether it is `spent`: what is missing it has
+   * announced and then not sent.
+   */
+  peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly heardAt: number, readonly busy: boolean, readonly spent: boolean } {
+    const { inFlight, rate, heardAt, busy, lacks, exhaustedAt } = this.#peer(peerId)
+    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy, spent: lacks && inFlight <= 0 && exhaustedAt === this.#state }
   }
 
   /** A peer without a chunk so far. */
@@ -237,12 +240,18 @@ export class Scheduler {
     this.#rest(peer)
   }
 
-  /** Of a peer that owes nothing, nothing is waited for. */
+  /** Of a peer that owes nothing, nothing is waited for. One that has stalled begins anew, with one chunk. */
   #rest(peer: SwarmPeer): void {
-    if (peer.inFlight <= 0) peer.rate.stop()
+    if (peer.inFlight > 0) return
+    peer.rate.stop()
+    if (!peer.stalled) return
+    peer.stalled = false
+    peer.proven = false
+    this.#stalled -= 1
   }
 
   #lacks(peer: SwarmPeer, chunks: Iterable<number>): void {
+    peer.lacks = true
     if (peer.have === undefined) {
       peer.have = ChunkSet.full(this.#chunks.count)
       this.#wholes -= 1

@@ -29,6 +29,8 @@ export interface SourcesParts {
 
 /** Milliseconds from one look at the clock to the next. */
 const TICK_MS = 100
+/** Milliseconds without a word from any peer after which others are looked for as if there were none. */
+const SERVED_MS = 2000
 /** Milliseconds before a peer that has failed is tried again: first, and at most. */
 const REST_MS = { first: 2000, last: 30_000 }
 
@@ -107,7 +109,9 @@ export class Sources {
       else session?.cancel(action.id, action.runs)
     }
     for (const [peerId, session] of this.#sessions) {
-      const { inFlight, heardAt } = scheduler.peer(peerId)
+      const { inFlight, heardAt, spent } = scheduler.peer(peerId)
+      // In another session it may say again what it has.
+      if (spent) session.giveUp(new NarvikError('peer-failed', 'Cannot go on with the peer: found chunks missing that it had announced, needed them'))
       if (inFlight > 0 && !this.#taking.has(peerId) && now - heardAt > settings.stallMs) session.giveUp(new NarvikError('peer-failed', `Cannot go on with the peer: found no chunk for ${settings.stallMs} ms, needed some`))
     }
   }
@@ -127,7 +131,7 @@ export class Sources {
   /** The next provider; undefined where none is found and those that are asked may still have something. */
   async #next(): Promise<string | undefined> {
     try {
-      return (await this.#parts.providers.next({ except: peerId => this.#taken.has(peerId) || this.#rests(peerId) })).peerId
+      return (await this.#parts.providers.next({ except: peerId => this.#taken.has(peerId) || this.#rests(peerId), isServed: () => this.#isServed() })).peerId
     } catch (error) {
       if (!isNarvikError(error, 'no-provider') || !this.#isHopeful()) throw error
       await delay(TICK_MS, undefined, { signal: this.#signal })
@@ -140,6 +144,11 @@ export class Sources {
     const { scheduler, context: { settings } } = this.#parts
     if (this.#taken.size > this.#sessions.size || performance.now() - this.#heardAt < settings.stallMs) return this.#taken.size > 0
     return [...this.#sessions.keys()].some(peerId => scheduler.peer(peerId).busy)
+  }
+
+  /** Whether peers send; they name each other, so that nobody else needs to. */
+  #isServed(): boolean {
+    return this.#sessions.size > 0 && performance.now() - this.#heardAt < SERVED_MS
   }
 
   /** Whether a peer has failed lately; one that does so again and again is tried less and less. */

@@ -10,6 +10,7 @@ import { silentLogger } from '../../../src/log.ts'
 import type { Progress } from '../../../src/control/api.ts'
 import { ControlClient } from '../../../src/control/client.ts'
 import { createControlServer } from '../../../src/control/server.ts'
+import { PageFiles } from '../../../src/page/files.ts'
 import { fakeTasks, goodImage, GOOD_HASH, someProgress } from '../../helpers/fake-tasks.ts'
 import { startControl, talkRaw } from '../../helpers/control.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
@@ -239,7 +240,7 @@ describe('hostile clients', () => {
 })
 
 describe('the socket', () => {
-  const server = (socket: string) => createControlServer({ tasks: fakeTasks(), logger: silentLogger }, { socket })
+  const server = (socket: string) => createControlServer({ tasks: fakeTasks(), page: new PageFiles(), logger: silentLogger }, { socket })
 
   test('its directory is made, for the owner alone', async () => {
     const directory = join(await temporaryDirectory(), 'a', 'b')

@@ -5,6 +5,7 @@ import { describe, expect, test } from 'vitest'
 import { z } from 'zod'
 import { createProgram } from '../../../src/cli/program.ts'
 import * as api from '../../../src/control/api.ts'
+import { PAGE_URL } from '../../../src/control/page.ts'
 import { EVENTS_URL, METRICS_URL, ROUTES } from '../../../src/control/routes.ts'
 import { ERROR_CODES } from '../../../src/errors.ts'
 import { STATES } from '../../../src/image/states.ts'
@@ -36,7 +37,7 @@ describe('docs/CONTROL-API.md', () => {
 
   test('has every route', () => {
     const written = [...sections.keys()].filter(heading => /^[A-Z]+ \//.test(heading))
-    expect(written.toSorted()).toEqual([...ROUTES.map(({ method, url }) => `${method} ${url}`), `GET ${EVENTS_URL}`, `GET ${METRICS_URL}`].toSorted())
+    expect(written.toSorted()).toEqual([...ROUTES.map(({ method, url }) => `${method} ${url}`), `GET ${EVENTS_URL}`, `GET ${METRICS_URL}`, `GET ${PAGE_URL}`].toSorted())
   })
 
   const schemas: Readonly<Record<string, z.ZodType>> = {
@@ -58,6 +59,7 @@ describe('docs/CONTROL-API.md', () => {
     'usage': api.usageSchema,
     'collection': api.collectionSchema,
     'explanation': api.explanationSchema,
+    'chunk map': api.chunkMapSchema,
     'journal entry': api.journalEntrySchema,
     'evidence': api.evidenceSchema,
     'stage': api.stageSchema,

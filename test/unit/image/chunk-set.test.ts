@@ -12,6 +12,15 @@ function setOf(chunks: Iterable<number>): ChunkSet {
 }
 
 describe('ChunkSet', () => {
+  it('counts what is between two places', () => {
+    fc.assert(fc.property(fc.uniqueArray(fc.nat(299)), fc.nat(300), fc.nat(300), (chunks, start, end) => {
+      const set = new ChunkSet(300)
+      for (const chunk of chunks) set.add(chunk)
+      expect(set.countBetween(start, end)).toBe(chunks.filter(chunk => chunk >= start && chunk < end).length)
+    }))
+    expect(ChunkSet.full(97).countBetween(0, 97)).toBe(97)
+  })
+
   it('is a set', () => {
     fc.assert(fc.property(fc.array(fc.tuple(fc.boolean(), chunk)), steps => {
       const [set, model] = [new ChunkSet(CAPACITY), new Set<number>()]

@@ -1,3 +1,4 @@
+import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { decodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import { Layout } from '../../../src/nar/layout.ts'
@@ -49,7 +50,7 @@ describe('an image that is being received', () => {
     context.catalog.create({ narHash, source: 'fetch', place: 'content' })
     context.catalog.describe(narHash, { ...image.metadata, name: null }, image.manifest)
     const manifest = decodeManifest(image.manifest)
-    context.receiving.add(new ReceivingImage({ narHash, manifestDigest: digest, layout: Layout.describedBy(manifest), chunks: manifest.chunks, tree: () => image.path }))
+    context.receiving.add(new ReceivingImage({ narHash, manifestDigest: digest, layout: Layout.describedBy(manifest), chunks: manifest.chunks, trees: () => [join(image.path, 'moved'), image.path] }))
     return made
   }
 
@@ -57,6 +58,13 @@ describe('an image that is being received', () => {
     const { image, source, chunks, digest } = await receiving()
     expect(await source.describe(image.narHash)).toMatchObject({ verified: false })
     expect(chunks.hold(image.narHash, digest)).toBeDefined()
+  })
+
+  it('is read where it is found', async () => {
+    const { image, chunks, digest } = await receiving()
+    const holding = chunks.hold(image.narHash, digest)
+    const bytes = await holding?.read({ first: 0, count: 1 }, { signal: new AbortController().signal })
+    expect(Buffer.from(bytes ?? []).equals(image.nar.subarray(0, holding?.chunks.length(0)))).toBe(true)
   })
 
   it('is there for nobody where it is private', async () => {

@@ -94,6 +94,14 @@ describe('the scrub', () => {
     expect(context.catalog.journal(image.narHash).at(-1)?.evidence?.verdict?.verdict).toBe('fail')
   })
 
+  it('does not believe that an image was proven in a time to come', async () => {
+    const { images: [image], scrubber, clock, rowOf } = await hostWith('web') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
+    const before = rowOf(image)?.provenAt?.getTime() ?? 0
+    clock.now = before - 10 * DAY
+    await scrubber.look()
+    expect(rowOf(image)?.provenAt?.getTime()).toBeGreaterThan(before)
+  })
+
   it('gives way to anything else that is to be done with the image', async () => {
     const { context, images: [image], scrubber, clock } = await hostWith('web') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
     scrubber.configure({ bytesPerSecond: 100, intervalMs: DAY })

@@ -1,12 +1,15 @@
 import { describe, expect, it, vi } from 'vitest'
 import type { Sharing } from '../../../src/config.ts'
+import { decodeManifest } from '../../../src/image/manifest.ts'
 import { silentLogger } from '../../../src/log.ts'
+import { Layout } from '../../../src/nar/layout.ts'
 import { MemoryNetwork, MemoryRouter } from '../../../src/p2p/router-memory.ts'
 import { Announcer } from '../../../src/tasks/announce.ts'
 import { importImage } from '../../../src/tasks/import-image.ts'
 import { makePrivate } from '../../../src/tasks/make-private.ts'
 import { nameImage } from '../../../src/tasks/name-image.ts'
 import { createClosureSource, createImageSource } from '../../../src/tasks/serve.ts'
+import { ReceivingImage } from '../../../src/tasks/swarm/receiving.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 import { FakeFleet, makeImage, someTree } from '../../helpers/fake-fleet.ts'
 import { collect } from '../../helpers/trees.ts'
@@ -71,6 +74,21 @@ describe('a private image', () => {
     expect(await source.describe(image.narHash)).toBeDefined()
     expect(await read()).toHaveLength(10)
     expect(closures.narSize(image.narHash)).toBe(image.nar.length)
+  })
+
+  // Guard: `cut`, which ends what was begun while the image was public.
+  it('is sent no further to those who were being sent it, and its chunks are given on no further', async () => {
+    const { parts, image } = await host()
+    const source = createImageSource({ ...parts, onDamage: () => undefined })
+    const stream = source.read(image.narHash, 0, image.nar.length, { signal: new AbortController().signal })[Symbol.asyncIterator]()
+    expect((await stream.next()).value).toBeInstanceOf(Buffer)
+    const { chunks, ...manifest } = decodeManifest(image.manifest)
+    const arriving = new ReceivingImage({ narHash: image.narHash, manifestDigest: image.metadata.manifestDigest ?? '', layout: Layout.describedBy({ ...manifest, chunks }), chunks, trees: () => [image.path] })
+    parts.receiving.add(arriving)
+    makePrivate(parts, { ref: { kind: 'nar-hash', narHash: image.narHash }, private: true })
+    await expectFailure(Promise.resolve(stream.next()), 'interrupted', /served no longer/)
+    expect(arriving.gone.aborted).toBe(true)
+    expect(parts.uses.isHeld(image.narHash)).toBe(false)
   })
 
   it('is one as well when it was here before it was imported as one', async () => {

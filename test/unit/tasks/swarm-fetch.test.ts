@@ -119,6 +119,17 @@ describe('an image in chunks', () => {
   })
 })
 
+describe('a peer that can not read a chunk', () => {
+  it('is asked again in another session where nobody else has it', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { providerWaitMs: 60_000 } })
+    let reads = 0
+    await fleet.add('peer', image, { before: () => { if (++reads === 3) throw new Error('not now') } })
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect(evidenceOf(fleet, image, 'verified')?.peers).toMatchObject([{ peerId: 'peer', outcome: 'used' }])
+  })
+})
+
 describe('a peer that sends a wrong chunk', () => {
   it('is banned after the first one and named, and the image is fetched from the others', async () => {
     const image = await disk()

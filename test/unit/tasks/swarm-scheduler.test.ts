@@ -118,6 +118,34 @@ describe('a peer that stalls', () => {
     scheduler.heard('A', 64 * KIB, 5000)
     expect(scheduler.arrived('A', before[0]?.id ?? 0, late ?? 0)).toBe(true)
   })
+
+  it('is asked for one chunk again when it has taken back what it owes', () => {
+    const scheduler = new Scheduler(chunks, { seed: 1 })
+    scheduler.joined('A')
+    scheduler.hasAll('A')
+    warmUp(scheduler, 'A')
+    const owed = wants(scheduler.decide(20))
+    expect(wants(scheduler.decide(4000))).toEqual([])
+    for (const { id } of owed) scheduler.ended('A', id, 'busy')
+    scheduler.ready('A')
+    const again = wants(scheduler.decide(4001))
+    expect(again).toHaveLength(1)
+    expect([...chunksOf(again[0]?.runs ?? [])]).toHaveLength(1)
+  })
+
+  it('is asked for one chunk again when others have sent what it owes', () => {
+    const scheduler = new Scheduler(chunks, { seed: 1, proven: only(COUNT, chunk => chunk > 30) })
+    scheduler.joined('A')
+    scheduler.has('A', { first: 0, count: 20 })
+    warmUp(scheduler, 'A')
+    const owed = wants(scheduler.decide(20)).flatMap(({ runs }) => [...chunksOf(runs)])
+    scheduler.decide(4000)
+    for (const chunk of owed) scheduler.found(chunk)
+    scheduler.has('A', { first: 20, count: 11 })
+    const again = wants(scheduler.decide(4001))
+    expect(again).toHaveLength(1)
+    expect([...chunksOf(again[0]?.runs ?? [])]).toHaveLength(1)
+  })
 })
 
 describe('the end game', () => {
