@@ -143,7 +143,7 @@ function quarantine({ catalog }: TaskContext, { info, measured }: Found, { closu
   const { storePath, references, deriver, ca, signatures } = registrationOf(info)
   catalog.create({ narHash, source: 'import', place: 'nix-store', note })
   if (isPrivate) catalog.setPrivate(narHash, true)
-  catalog.transition(narHash, 'start', { reason: `importing ${storePath}, which ${closureOf} needs` })
+  catalog.transition(narHash, 'start', { reason: storePath === closureOf ? `importing ${storePath}, with all that it needs` : `importing ${storePath}, which ${closureOf} needs` })
   catalog.describe(narHash, { narHash, narSize, name: null, manifestDigest, storePath, references, deriver, ca, signatures }, manifest, { vouchedBy: 'nix' })
   return catalog.transition(narHash, 'complete', { reason: 'the tree stays in the Nix store' })
 }
