@@ -92,23 +92,18 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const version = await readVersion()
   const metrics = stack.use(new Metrics({ ...context, events }, { version }))
   await traces.start({ endpoint: config.traces.endpoint, version, peerId: node.peerId, env: process.env }, { logger })
-  const tasks: Tasks = traces.watch(context, createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics }))
+  const scrubber = new Scrubber(context, scrubSettingsOf(config))
+  const facts = { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }
+  const tasks: Tasks = traces.watch(context, createTasks(context, facts, { events, metrics }))
 
   await reviewTrust(context)
 
-  // What the metrics can't tell any more: the rest of the books of this run.
-  stack.defer(() => { logger.info('stopped', { traffic: Object.fromEntries(node.traffic) }) })
   await node.start()
-  stack.defer(() => node.stop())
+  stack.defer(() => stopNode(node, logger))
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
-  const scrubber = startWork(context, config, stack)
-  const control = { tasks, page: new PageFiles(), logger }
-  const server = createControlServer(control, { socket: config.socket })
-  await server.start()
-  stack.defer(() => server.stop())
-  stack.defer(await startPageServer(config, control))
-  stack.defer(await startMetricsServer(config, { metrics, logger }))
+  startWork(context, scrubber, stack)
+  await startServers(config, { tasks, metrics, logger }, stack)
   announcer.announceAll(catalog)
   const installer = startInstalling(context, stack)
   const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, next, { space, queue, scrubber, node, installer }) }
@@ -123,6 +118,16 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   return 0
 }
 
+/** Answers on the control socket and, where they are asked for, on the ports of the page and of the metrics. */
+async function startServers(config: Config, { tasks, metrics, logger }: { tasks: Tasks, metrics: Metrics, logger: Logger }, stack: AsyncDisposableStack): Promise<void> {
+  const control = { tasks, page: new PageFiles(), logger }
+  const server = createControlServer(control, { socket: config.socket })
+  await server.start()
+  stack.defer(() => server.stop())
+  stack.defer(await startPageServer(config, control))
+  stack.defer(await startMetricsServer(config, { metrics, logger }))
+}
+
 function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack): Uses {
   const uses = new Uses({ catalog, logger })
   uses.start()
@@ -131,14 +136,18 @@ function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack
 }
 
 /** Goes on with what was left, and begins what goes on in the background. */
-function startWork(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+function startWork(context: TaskContext, scrubber: Scrubber, stack: AsyncDisposableStack): void {
   const stopResuming = resumeWork(context)
-  const scrubber = new Scrubber(context, scrubSettingsOf(config))
   scrubber.start()
   stack.defer(() => scrubber.stop())
   stack.defer(async () => { await Promise.all([context.jobs.stop(), context.closures.stop()]) })
   stack.defer(stopResuming)
-  return scrubber
+}
+
+/** The metrics can't tell the rest of the books any more. */
+async function stopNode(node: P2pNode, logger: Logger): Promise<void> {
+  await node.stop()
+  logger.info('stopped', { traffic: Object.fromEntries(node.traffic) })
 }
 
 async function tellOfEnd(signal: string, logger: Logger): Promise<void> {

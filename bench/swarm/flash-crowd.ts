@@ -6,10 +6,11 @@ import { narvik } from './narvik-crowd.ts'
 import { Star } from './network.ts'
 import { plainHttp } from './plain-http.ts'
 import { mebibytes, type Settings } from './settings.ts'
+import { type SimulatedCrowd, simulateCrowd } from './simulated.ts'
 import { torrent } from './torrent.ts'
 import { requireSpace } from './workshop.ts'
 
-const BUDGETS = { time: 1.25, seed: 1.5 }
+const BUDGETS = { time: 1.25, seed: 1.5, simulation: 1.15 }
 const SYSTEMS: readonly CrowdSystem[] = [narvik, torrent({ superSeeding: false }), torrent({ superSeeding: true }), plainHttp]
 
 interface Run {
@@ -31,7 +32,7 @@ export async function benchFlashCrowd(settings: Settings, dir: string): Promise<
   plantDisk(file, size)
   const runs: Run[] = []
   for (const system of SYSTEMS) runs.push(await measure(system, settings, { file, dir }))
-  return report(runs, size, settings)
+  return report(runs, simulateCrowd(settings, size), size, settings)
 }
 
 async function measure(system: CrowdSystem, { hosts, mbit }: Settings, { file, dir }: { file: string, dir: string }): Promise<Run> {
@@ -53,7 +54,7 @@ async function measure(system: CrowdSystem, { hosts, mbit }: Settings, { file, d
   }
 }
 
-function report(runs: readonly Run[], size: number, { hosts, mbit }: Settings): Result {
+function report(runs: readonly Run[], simulated: SimulatedCrowd, size: number, { hosts, mbit }: Settings): Result {
   const limit = size * 8 / (mbit * 1e6)
   const [ours, ...others] = runs
   if (ours === undefined) throw new Error('Cannot report without a run')
@@ -65,10 +66,10 @@ function report(runs: readonly Run[], size: number, { hosts, mbit }: Settings): 
     figures: { 'size / link': { value: limit, unit: 's' } },
     table: {
       columns: ['', 'last host', '× size/link', 'first host', 'seed sent', '× size', 'CPU of all', 'peak of one'],
-      rows: runs.map(({ name, last, first, seedSent, cpuSeconds, peak }) => [
-        name, `${last.toFixed(2)} s`, (last / limit).toFixed(3), `${first.toFixed(2)} s`, `${(seedSent / 2 ** 20).toFixed(1)} MiB`, (seedSent / size).toFixed(3),
-        `${cpuSeconds.toFixed(1)} s`, `${peak.toFixed(0)} MiB`,
-      ]),
+      rows: [
+        ...runs.map(run => [...timesOf(run, size, limit), `${run.cpuSeconds.toFixed(1)} s`, `${run.peak.toFixed(0)} MiB`]),
+        [...timesOf({ name: 'narvik, simulated', ...simulated }, size, limit), '', ''],
+      ],
     },
     ratios: [
       { against: 'size / link, time of the last host', ratio: ours.last / limit, budget: BUDGETS.time },
@@ -76,6 +77,7 @@ function report(runs: readonly Run[], size: number, { hosts, mbit }: Settings): 
       { against: `${best.name}, time of the last host`, ratio: ours.last / best.last },
       { against: `${best.name}, bytes that the seed sent`, ratio: ours.seedSent / best.seedSent },
       { against: `${star.name}, time of the last host`, ratio: ours.last / star.last },
+      { against: 'each other, times of the last host in the network and in its simulation, the longer over the shorter', ratio: apart(ours.last, simulated.last), budget: BUDGETS.simulation },
     ],
     notes: [
       ...ours.books,
@@ -84,4 +86,12 @@ function report(runs: readonly Run[], size: number, { hosts, mbit }: Settings): 
       'the peak of the star is that of the server, its CPU time also that of the downloads',
     ],
   }
+}
+
+function timesOf({ name, last, first, seedSent }: Pick<Run, 'name' | 'last' | 'first' | 'seedSent'>, size: number, limit: number): string[] {
+  return [name, `${last.toFixed(2)} s`, (last / limit).toFixed(3), `${first.toFixed(2)} s`, `${(seedSent / 2 ** 20).toFixed(1)} MiB`, (seedSent / size).toFixed(3)]
+}
+
+function apart(one: number, other: number): number {
+  return Math.max(one / other, other / one)
 }

@@ -217,6 +217,17 @@ export const statusSchema = z.object({
   freeBytes: count,
   /** Why fetches are paused; null where they are not. */
   paused: z.string().nullable(),
+  /** Proving again what is here. */
+  scrub: z.object({
+    /** When an image was last proven again; null where none ever was. */
+    lastAt: time.nullable(),
+    /** When the next one is due; null where nothing is, or the scrub is turned off. */
+    nextAt: time.nullable(),
+    /** The image that is being proven; null where none is. */
+    underWay: sri.nullable(),
+    /** Images that were found damaged since the daemon was started. */
+    damaged: count,
+  }),
   /** Whether a fleet key keeps strangers out. */
   fleet: z.boolean(),
   /** The Nix that was found; `detail` is its version, or why there is none. */
@@ -250,7 +261,7 @@ export const banSchema = z.object({
 export type BanJson = z.output<typeof banSchema>
 export const banListSchema = z.array(banSchema)
 
-export const PHASES = ['queued', 'paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
+export const PHASES = ['queued', 'paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing', 'sending'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -274,6 +285,8 @@ export const transferSchema = z.object({
   name: z.string().nullable(),
   /** `in`: this host receives; `out`: this host sends. */
   direction: z.enum(['in', 'out']),
+  /** While it waits for its turn: 1 is the next; null otherwise. */
+  queuePosition: count.nullable(),
   startedAt: time,
 })
 export type TransferJson = z.output<typeof transferSchema>

@@ -108,24 +108,19 @@ export class ChunkSet {
 
   /** The chunks from `start` to the last one and then from the first one on, as far as they are in `other` too. Chunks behind the one that is yielded may be taken out. */
   * from(start: number, other: ChunkSet = this): Generator<number> {
-    yield* this.#between(start, this.capacity, other)
-    yield* this.#between(0, start, other)
+    for (let chunk = this.next(start, other); chunk !== undefined; chunk = this.next(chunk + 1, other)) yield chunk
+    for (let chunk = this.next(0, other); chunk !== undefined && chunk < start; chunk = this.next(chunk + 1, other)) yield chunk
   }
 
-  * #between(start: number, end: number, other: ChunkSet): Generator<number> {
-    for (let word = start >>> 5; word << 5 < end; word++) {
-      if ((word & 31) === 0) {
-        word = this.#nextUsed(word, other)
-        if (word << 5 >= end) return
-      }
+  /** The first chunk from `start` on that is in both sets; undefined where there is none. */
+  next(start: number, other: ChunkSet = this): number | undefined {
+    for (let word = start >>> 5; word < this.#words.length; word++) {
+      if ((word & 31) === 0) word = this.#nextUsed(word, other)
       let bits = this.#word(word) & other.#word(word)
       if (word === start >>> 5) bits &= ALL << (start & 31)
-      for (; bits !== 0; bits &= bits - 1) {
-        const chunk = (word << 5) + 31 - Math.clz32(bits & -bits)
-        if (chunk >= end) return
-        yield chunk
-      }
+      if (bits !== 0) return (word << 5) + 31 - Math.clz32(bits & -bits)
     }
+    return undefined
   }
 
   /** The first word from `word` on, a multiple of 32, in whose group both sets have any. */

@@ -5,7 +5,7 @@ import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_NAMED_ADDRESSES, MAX_OUTBOUND
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { type Ban, Bans } from './bans.ts'
-import { Books, type ProtocolTotals } from './books.ts'
+import { Books, type ProtocolTotals, type Sending } from './books.ts'
 import { chunksHandler } from './chunks/handler.ts'
 import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
 import { Turns } from './chunks/turns.ts'
@@ -278,6 +278,11 @@ export class P2pNode implements StreamOpener {
   /** What was received and sent, by protocol. */
   get traffic(): ReadonlyMap<string, ProtocolTotals> {
     return this.#books.totals()
+  }
+
+  /** What is being sent of which image. */
+  get sending(): readonly Sending[] {
+    return this.#books.sending
   }
 
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {

@@ -102,6 +102,10 @@ export interface Traffic {
   readonly flight?: Flight | undefined
   /** Says that the exchange did not end in order: what became of its bytes is not known here. */
   breakOff?(): void
+  /** Says of which image the exchange sends bytes, until it is over. */
+  sends?(narHash: NarHash): void
+  /** Says that the exchange is over, whatever came of it. */
+  end?(): void
 }
 
 /** An exchange that a peer has asked for, when it is over. */

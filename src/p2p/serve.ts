@@ -77,6 +77,7 @@ export function attend({ logger, stopping, trafficOf, onServed }: ServeComponent
       const level = isNarvikError(reason) && !isNarvikError(reason, 'peer-failed', 'interrupted') ? 'warn' : 'debug'
       logger[level]('gave up serving a peer', { peerId, protocol: stream.protocol, reason: messageOf(reason) })
     } finally {
+      traffic.end?.()
       watchdog.stop()
       onServed?.({ peerId, protocol: stream.protocol, about, startedAt, sent: traffic.sent, code })
     }

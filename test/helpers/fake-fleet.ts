@@ -215,6 +215,7 @@ export class FakeFleet {
       names: this.names,
       peers: () => [],
       routingPeers: 0,
+      sending: [],
       traffic: new Map(),
       onPeerChange: () => () => undefined,
       onPeer: listener => {

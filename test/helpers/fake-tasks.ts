@@ -82,6 +82,7 @@ const status: StatusJson = {
   socket: '/run/narvik/narvik.sock',
   freeBytes: 53_687_091_200,
   paused: null,
+  scrub: { lastAt: '2026-03-01T12:00:00.000Z', nextAt: '2026-03-02T12:00:00.000Z', underWay: null, damaged: 0 },
   fleet: false,
   nix: { available: true, detail: 'nix 2.34.8' },
 }
@@ -121,7 +122,7 @@ export const someEvents: readonly HostEvent[] = [
   { at: '2026-03-01T12:00:09.000Z', type: 'log', level: 'warn', message: 'banned a peer', fields: { peerId: PEER } },
 ]
 
-const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
+const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', queuePosition: null, startedAt: '2026-03-01T12:00:00.000Z' }
 
 const queue: QueueJson = [
   { position: 1, narHash: GOOD_HASH, name: 'web-1', priority: 10, since: '2026-03-01T12:00:00.000Z' },

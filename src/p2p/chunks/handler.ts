@@ -20,6 +20,7 @@ export function chunksHandler({ source, turns, ...components }: ChunksHandlerCom
   return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic, peerId, concerns }) => {
     const hello = await watchdog.wait(readHeader(reader, chunksHello), 'whole hello', headerTimeoutMs)
     concerns(hello.narHash)
+    traffic.sends?.(hello.narHash)
     const holding = source.hold(hello.narHash, hello.manifestDigest)
     const swarm = holding && swarms.of(hello.narHash, hello.manifestDigest, holding)
     if (holding === undefined || swarm === undefined || holding.gone.aborted) await refuse(stream, watchdog, { status: 'not-found' })

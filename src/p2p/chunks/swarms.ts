@@ -15,8 +15,10 @@ export class Swarm {
   readonly leastSent: LeastSent
   readonly #members = new Set<Member>()
   readonly #onEmpty: () => void
+  readonly #random: () => number
 
-  constructor({ chunks }: Pick<ChunkHolding, 'chunks'>, onEmpty: () => void) {
+  constructor({ chunks }: { readonly chunks: Pick<ChunkHolding['chunks'], 'count' | 'length'> }, onEmpty: () => void, random: () => number = Math.random) {
+    this.#random = random
     this.leastSent = new LeastSent(chunks.count, chunk => chunks.length(chunk))
     this.#onEmpty = onEmpty
   }
@@ -25,11 +27,12 @@ export class Swarm {
     return this.#members.size
   }
 
-  /** The others that ask, those that came last first. */
+  /** The others that ask, in no order: were it the same for all, hosts that come after each other would ask the same ones. */
   others(peerId: string): string[] {
-    const ids = new Set([...this.#members].map(member => member.peerId).reverse())
+    const ids = new Set([...this.#members].map(member => member.peerId))
     ids.delete(peerId)
-    return [...ids].slice(0, MAX_SWARM_PEERS_NAMED)
+    const mixed = Array.from(ids, id => ({ id, lot: this.#random() })).sort((a, b) => a.lot - b.lot)
+    return mixed.slice(0, MAX_SWARM_PEERS_NAMED).map(({ id }) => id)
   }
 
   /** Tells everybody of a new member. */

@@ -45,6 +45,7 @@ async function sendRange(exchange: NarExchange, source: ImageSource): Promise<vo
     await refuse(exchange, first)
     return
   }
+  traffic.sends?.(narHash)
   await sendHeader(stream, { version: 1, status: 'ok', length }, watchdog)
   await pipe(
     resumed(first, range),

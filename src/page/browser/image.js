@@ -17,7 +17,7 @@ export function imageView(host, narHash) {
   const back = html`<p class="back"><a href="#/">← all of this host</a></p>`
   if (known === undefined) return html`${back}${emptyView(host.absent.has(narHash) ? 'This host has no such image any more.' : '…')}`
   const { details, explanation } = known
-  const transfer = host.transfers?.find(one => one.narHash === narHash)
+  const transfer = host.transfers?.find(one => one.narHash === narHash && one.direction === 'in')
   return html`
     ${back}
     <h1>${nameOf(details)} ${stateView(details.state)}${details.pinned ? html` <span class="tag">pinned</span>` : nothing}${details.private ? html` <span class="tag">private</span>` : nothing}</h1>

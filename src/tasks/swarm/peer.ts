@@ -31,8 +31,8 @@ export class SwarmPeer {
   lacks = false
   /** Whether a chunk of it was right. */
   proven = false
-  /** The scheduler's state at which it had nothing more to offer. */
-  exhaustedAt = -1
+  /** Whether it has nothing that is missing and nobody was asked for. */
+  isExhausted = false
   /** When to look next for late chunks that it could send sooner. */
   endGameAt = 0
   #nextWant = 1

@@ -38,7 +38,7 @@ interface Candidate {
  * none that is open. Where they are chunks that no other peer has, the peer is given the choice among more of them.
  */
 export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tuning): Pick | undefined {
-  const candidates = [...sample(field, peer, tuning)].sort((a, b) => a.holders - b.holders || a.lot - b.lot)
+  const candidates = sample(field, peer, tuning).sort((a, b) => a.holders - b.holders || a.lot - b.lot)
   const [rarest] = candidates
   if (rarest === undefined) return undefined
   if (rarest.holders > 1 || !peer.proven) return { runs: sorted(take(field, candidates, bytes)), choice: undefined }
@@ -49,21 +49,25 @@ export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tunin
 }
 
 /** Runs of open chunks of the peer that are equally rare. */
-function* sample({ chunks, open, holders, random }: Field, { have }: SwarmPeer, { sample: most, runBytes }: Tuning): Generator<Candidate> {
+function sample({ chunks, open, holders, random }: Field, peer: SwarmPeer, { sample: most, runBytes }: Tuning): Candidate[] {
+  const runs: Candidate[] = []
   let run: Candidate | undefined
   let seen = 0
-  for (const chunk of open.from(Math.floor(random() * chunks.count), have)) {
+  const take = (chunk: number): void => {
     const [length, known] = [chunks.length(chunk), holders(chunk)]
+    seen += 1
     if (run?.holders === known && chunk === run.first + run.count && run.bytes + length <= runBytes) {
       run.count += 1
       run.bytes += length
     } else {
-      if (run !== undefined) yield run
       run = { first: chunk, count: 1, bytes: length, holders: known, lot: random() }
+      runs.push(run)
     }
-    if (++seen >= most) break
   }
-  if (run !== undefined) yield run
+  const start = Math.floor(random() * chunks.count)
+  for (let chunk = open.next(start, peer.have); chunk !== undefined && seen < most; chunk = open.next(chunk + 1, peer.have)) take(chunk)
+  for (let chunk = open.next(0, peer.have); chunk !== undefined && chunk < start && seen < most; chunk = open.next(chunk + 1, peer.have)) take(chunk)
+  return runs
 }
 
 /** The first runs of `bytes` in all, the last one cut; at least one chunk. */

@@ -45,8 +45,6 @@ export class Scheduler {
   #cancels: Action[] = []
   /** Peers that stall. */
   #stalled = 0
-  /** Grows whenever there is something new to ask for. */
-  #state = 0
 
   constructor(chunks: ChunkSizes, { seed, proven, copies, tuning }: SchedulerInit) {
     this.#chunks = chunks
@@ -73,8 +71,8 @@ export class Scheduler {
    * announced and then not sent.
    */
   peer(peerId: string): { readonly inFlight: number, readonly bytesPerSecond: number, readonly heardAt: number, readonly busy: boolean, readonly spent: boolean } {
-    const { inFlight, rate, heardAt, busy, lacks, exhaustedAt } = this.#peer(peerId)
-    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy, spent: lacks && inFlight <= 0 && exhaustedAt === this.#state }
+    const { inFlight, rate, heardAt, busy, lacks, isExhausted } = this.#peer(peerId)
+    return { inFlight, bytesPerSecond: rate.bytesPerSecond ?? 0, heardAt, busy, spent: lacks && inFlight <= 0 && isExhausted }
   }
 
   /** A peer without a chunk so far. */
@@ -95,9 +93,10 @@ export class Scheduler {
   has(peerId: string, { first, count }: ChunkRun): void {
     const peer = this.#peer(peerId)
     for (let chunk = first; chunk < first + count; chunk++) {
-      if (peer.have?.add(chunk) === true) this.#holders[chunk] = (this.#holders[chunk] ?? 0) + 1
+      if (peer.have?.add(chunk) !== true) continue
+      this.#holders[chunk] = (this.#holders[chunk] ?? 0) + 1
+      if (this.#open.has(chunk)) peer.isExhausted = false
     }
-    peer.exhaustedAt = -1
     if (peer.have?.size === this.#chunks.count) this.hasAll(peerId)
   }
 
@@ -106,7 +105,7 @@ export class Scheduler {
     if (peer.have === undefined) return
     for (const chunk of peer.have.from(0)) this.#holders[chunk] = (this.#holders[chunk] ?? 1) - 1
     peer.have = undefined
-    peer.exhaustedAt = -1
+    peer.isExhausted = false
     this.#wholes += 1
   }
 
@@ -180,6 +179,7 @@ export class Scheduler {
     const actions: Action[] = []
     for (const peer of this.#peers.values()) this.#checkStall(peer, now)
     for (const peer of this.#peers.values()) {
+      if (peer.isExhausted && this.#open.size > 0) continue
       for (let room = peer.room(this.#tuning); room > 0; room = peer.room(this.#tuning)) {
         const action = this.#ask(peer, room, now) ?? this.#askForLate(peer, now)
         if (action === undefined) break
@@ -192,10 +192,10 @@ export class Scheduler {
   }
 
   #ask(peer: SwarmPeer, room: number, now: number): Action | undefined {
-    if (peer.exhaustedAt === this.#state || this.#open.size === 0) return undefined
+    if (this.#open.size === 0) return undefined
     const picked = pick(this.#field, peer, room, this.#tuning)
     if (picked !== undefined) return this.#want(peer, picked.runs, picked.choice, now)
-    peer.exhaustedAt = this.#state
+    peer.isExhausted = true
     return undefined
   }
 
@@ -290,7 +290,7 @@ export class Scheduler {
     this.#claims[chunk] = claims
     if (claims > 0 || !this.#missing.has(chunk)) return
     this.#open.add(chunk)
-    this.#state += 1
+    for (const peer of this.#peers.values()) if (peer.isExhausted && peer.has(chunk)) peer.isExhausted = false
   }
 
   #bytes(chunks: Iterable<number>): number {

@@ -7,6 +7,7 @@ import { type ChunkSession, openSession, type SessionMessage, type SwarmQuestion
 import type { TaskContext } from '../context.ts'
 import type { Providers } from '../providers.ts'
 import type { Scheduler } from './scheduler.ts'
+import { Spares } from './spares.ts'
 
 /** What a swarm fetch does with what its peers send. */
 export interface Sink {
@@ -42,6 +43,9 @@ export class Sources {
   readonly #sessions = new Map<string, ChunkSession>()
   /** Peers to which a session is open or being opened. */
   readonly #taken = new Set<string>()
+  readonly #spares = new Spares()
+  /** Sources that make room, and for whom. */
+  readonly #successors = new Map<string, string>()
   readonly #resting = new Map<string, { readonly pause: number, readonly until: number }>()
   /** Peers whose bytes are being taken: not they but this host is waited for. */
   readonly #taking = new Set<string>()
@@ -67,7 +71,10 @@ export class Sources {
   async run(): Promise<void> {
     const onAbort = (): void => { this.#done.reject(this.#parts.signal.reason as Error) }
     this.#parts.signal.addEventListener('abort', onAbort, { once: true })
-    const timer = setInterval(() => { this.update() }, TICK_MS)
+    const timer = setInterval(() => {
+      this.update()
+      this.#exchange()
+    }, TICK_MS)
     try {
       this.#parts.signal.throwIfAborted()
       this.#recruit().catch((error: unknown) => { this.#done.reject(error) })
@@ -85,8 +92,9 @@ export class Sources {
   /** A peer may have chunks; nothing happens where it is asked already. */
   meet(peerId: string): void {
     const { node } = this.#parts.context
-    if (this.#signal.aborted || peerId === node.peerId || this.#taken.has(peerId) || this.#isFull() || !this.#parts.providers.isWelcome(peerId)) return
-    this.#ask(peerId)
+    if (this.#signal.aborted || peerId === node.peerId || this.#taken.has(peerId) || !this.#parts.providers.isWelcome(peerId)) return
+    if (this.#isFull()) this.#spares.add(peerId)
+    else this.#ask(peerId)
   }
 
   /** What each peer sends at the moment, in bytes per second. */
@@ -165,11 +173,26 @@ export class Sources {
     return this.#taken.size >= MAX_SWARM_SOURCES
   }
 
+  /** Whoever has nothing to give makes room for another one. */
+  #exchange(): void {
+    const { scheduler, providers } = this.#parts
+    if (this.#signal.aborted || !this.#isFull()) return
+    const sources = Array.from(this.#sessions.keys(), peerId => ({ peerId, ...scheduler.peer(peerId) }))
+    const exchange = this.#spares.exchange(performance.now(), sources, peerId => !this.#taken.has(peerId) && !this.#rests(peerId) && providers.isWelcome(peerId))
+    const session = exchange && this.#sessions.get(exchange.leave)
+    if (exchange === undefined || session === undefined) return
+    this.#successors.set(exchange.leave, exchange.ask)
+    session.giveUp(new NarvikError('interrupted', 'Cannot go on with the peer: found nothing that it has and this host needs, needed some'))
+  }
+
   #ask(peerId: string): void {
     this.#taken.add(peerId)
     const asking = this.#receiveFrom(peerId).catch((error: unknown) => { this.#onFailure(peerId, error) }).finally(() => {
       this.#taken.delete(peerId)
       this.#running.delete(asking)
+      const successor = this.#successors.get(peerId)
+      this.#successors.delete(peerId)
+      if (successor !== undefined) this.meet(successor)
       this.#released.resolve(undefined)
       this.#released = Promise.withResolvers<undefined>()
     })
@@ -191,6 +214,7 @@ export class Sources {
     scheduler.joined(peerId)
     this.#sessions.set(peerId, session)
     this.#heardAt = performance.now()
+    this.#spares.joined(peerId, this.#heardAt)
     try {
       for await (const message of session.messages()) {
         await this.#hear(peerId, message)
@@ -198,6 +222,7 @@ export class Sources {
       }
     } finally {
       this.#sessions.delete(peerId)
+      this.#spares.left(peerId)
       scheduler.left(peerId)
       this.update()
     }
@@ -263,6 +288,7 @@ export class Sources {
     const { context: { logger }, providers, sink } = this.#parts
     const reason = messageOf(error)
     this.#letRest(peerId)
+    if (this.#successors.has(peerId)) return
     logger.debug('a source is left', { peerId, reason })
     providers.failed({ peerId }, reason)
     if (isNarvikError(error, 'peer-failed')) sink.failed(peerId, reason)

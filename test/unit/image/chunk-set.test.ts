@@ -42,6 +42,7 @@ describe('ChunkSet', () => {
       const common = [...new Set(one)].filter(each => other.includes(each)).sort((a, b) => a - b)
       const expected = [...common.filter(each => each >= start), ...common.filter(each => each < start)]
       expect([...setOf(one).from(start, setOf(other))]).toEqual(expected)
+      expect(setOf(one).next(start, setOf(other))).toBe(common.find(each => each >= start))
     }))
   })
 

@@ -4,6 +4,7 @@ import { describe, expect, it, vi } from 'vitest'
 import { ChunkSet } from '../../../src/image/chunk-set.ts'
 import { decodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import type { Evidence } from '../../../src/image/verdict.ts'
+import { MAX_SWARM_SOURCES } from '../../../src/limits.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 import { FakeFleet, flipped, gate, makeImage, type TestImage } from '../../helpers/fake-fleet.ts'
@@ -116,6 +117,24 @@ describe('an image in chunks', () => {
     await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /needed a provider/)
     expect(fleet.announces(image.narHash)).toBe(false)
     expect(fleet.context.catalog.get(image.narHash)?.state).toBe('wanted')
+  })
+})
+
+describe('sources that have nothing more to give', () => {
+  it('make room for a peer that has, and are not blamed', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { providerWaitMs: 60_000 } })
+    const even = half(image, false)
+    for (let number = 0; number < MAX_SWARM_SOURCES; number++) await fleet.add(`even ${number}`, image, { have: even })
+    const fetching = fetchImage(fleet.context, refOf(image))
+    await vi.waitFor(() => { expect(fleet.context.receiving.get(image.narHash)?.have.size).toBe(even.size) }, 30_000)
+    // All places are taken: nobody looks for providers.
+    const late = await fleet.add('late', image)
+    fleet.context.receiving.get(image.narHash)?.met('late')
+    expect((await fetching).state).toBe('verified')
+    expect(late.sent.length).toBeGreaterThan(0)
+    const { peers = [] } = evidenceOf(fleet, image, 'verified') ?? {}
+    expect(peers.filter(({ outcome }) => outcome !== 'used')).toEqual([])
   })
 })
 
