@@ -76,6 +76,13 @@ const configSchema = z.strictObject({
     }),
     host: z.union([z.ipv4(), z.ipv6()]).describe('Address of this host that the port is opened on; whoever reaches it can read the metrics, and nothing else.'),
   }).describe('What Prometheus is told.'),
+  traces: z.strictObject({
+    endpoint: z.url({ protocol: /^https?$/, error: 'an http or https address, such as http://127.0.0.1:4318' }).max(2048).nullable().meta({
+      description: 'Base address of a receiver of OpenTelemetry traces over OTLP/HTTP; spans go to /v1/traces below it. Not set: that of the variable ' +
+        'OTEL_EXPORTER_OTLP_ENDPOINT where there is one, else nothing is traced. The receiver learns NAR hashes, peer ids and times; no paths and no names.',
+      examples: ['http://127.0.0.1:4318'],
+    }),
+  }).describe('Traces with OpenTelemetry; docs/OPERATIONS.md says what is in them.'),
   page: z.strictObject({
     port: z.int().min(0).max(65535).nullable().meta({
       description: 'TCP port on which a browser on this host, or one behind `ssh -L`, finds a page that shows the fleet, the transfers and the images, and changes nothing; ' +
@@ -198,6 +205,7 @@ export function defaultConfig({ env, uid, dataDir = defaultDataDir(env, uid) }: 
     sharing: { announce: 'everything' },
     log: { level: 'info', format: env.JOURNAL_STREAM === undefined || process.stderr.isTTY ? 'text' : 'json' },
     metrics: { port: null, host: '127.0.0.1' },
+    traces: { endpoint: null },
     page: { port: null, host: '127.0.0.1' },
     nix: { enabled: true, binDir: null, storeAddMaxBytes: 256 * 1024 ** 2, installFetched: false, queryTimeoutSeconds: NIX_QUERY_TIMEOUT_MS / 1000 },
     trust: { keys: [], signaturesByHash: 0, signaturesByStorePath: 1, signaturesByName: 1 },

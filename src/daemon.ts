@@ -11,7 +11,7 @@ import { NixCommand } from './nix/command.ts'
 import { notifySystemd, startHeartbeat } from './notify.ts'
 import { FleetKeyring } from './p2p/fleet.ts'
 import { loadIdentity } from './p2p/identity.ts'
-import { createNode, type P2pNode } from './p2p/node.ts'
+import { createNode, type NodeComponents, type P2pNode } from './p2p/node.ts'
 import { PageFiles } from './page/files.ts'
 import { readFleet, Reload } from './reload.ts'
 import { scrubSettingsOf, settingsOf, spaceSettingsOf } from './settings.ts'
@@ -40,6 +40,7 @@ import { Scrubber } from './tasks/scrub.ts'
 import { Receiving } from './tasks/swarm/receiving.ts'
 import { reviewTrust } from './tasks/trust.ts'
 import { handleDamage } from './tasks/verify-image.ts'
+import { Traces } from './trace/traces.ts'
 
 /** What a person is told once the daemon can be used. */
 export interface ReadyInfo {
@@ -73,7 +74,8 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   const uses = startUses(catalog, logger, stack)
   const receiving = new Receiving()
   const keyring = new FleetKeyring(await readFleet(config))
-  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) } })
+  const traces = stack.use(new Traces())
+  const node = await makeNode(config, keyring, { catalog, content, uses, receiving, logger, onDamage: (row, reason) => { damage.handle(row, reason) }, onServed: exchange => { traces.served(exchange) } })
 
   const jobs = new Jobs()
   const queue = new FetchQueue(config.fetch.atOnce)
@@ -89,23 +91,19 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   damage.handle = (row, reason) => { handleDamage(context, row, reason) }
   const version = await readVersion()
   const metrics = stack.use(new Metrics({ ...context, events }, { version }))
-  const tasks: Tasks = createTasks(context, { version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }, { events, metrics })
+  await traces.start({ endpoint: config.traces.endpoint, version, peerId: node.peerId, env: process.env }, { logger })
+  const scrubber = new Scrubber(context, scrubSettingsOf(config))
+  const facts = { scrubber, version, startedAt: new Date(), dataDir: config.dataDir, socket: config.socket, fleet: config.fleetKeyFile !== null }
+  const tasks: Tasks = traces.watch(context, createTasks(context, facts, { events, metrics }))
 
   await reviewTrust(context)
 
-  // What the metrics can't tell any more: the rest of the books of this run.
-  stack.defer(() => { logger.info('stopped', { traffic: Object.fromEntries(node.traffic) }) })
   await node.start()
-  stack.defer(() => node.stop())
+  stack.defer(() => stopNode(node, logger))
   stack.defer(() => announcer.stop())
   await checkForChanges(context)
-  const scrubber = startWork(context, config, stack)
-  const control = { tasks, page: new PageFiles(), logger }
-  const server = createControlServer(control, { socket: config.socket })
-  await server.start()
-  stack.defer(() => server.stop())
-  stack.defer(await startPageServer(config, control))
-  stack.defer(await startMetricsServer(config, { metrics, logger }))
+  startWork(context, scrubber, stack)
+  await startServers(config, { tasks, metrics, logger }, stack)
   announcer.announceAll(catalog)
   const installer = startInstalling(context, stack)
   const settle = (next: Config): Promise<void> => { settings = settingsOf(next); return takeUpSettings(context, next, { space, queue, scrubber, node, installer }) }
@@ -120,6 +118,16 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   return 0
 }
 
+/** Answers on the control socket and, where they are asked for, on the ports of the page and of the metrics. */
+async function startServers(config: Config, { tasks, metrics, logger }: { tasks: Tasks, metrics: Metrics, logger: Logger }, stack: AsyncDisposableStack): Promise<void> {
+  const control = { tasks, page: new PageFiles(), logger }
+  const server = createControlServer(control, { socket: config.socket })
+  await server.start()
+  stack.defer(() => server.stop())
+  stack.defer(await startPageServer(config, control))
+  stack.defer(await startMetricsServer(config, { metrics, logger }))
+}
+
 function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack): Uses {
   const uses = new Uses({ catalog, logger })
   uses.start()
@@ -128,14 +136,18 @@ function startUses(catalog: Catalog, logger: Logger, stack: AsyncDisposableStack
 }
 
 /** Goes on with what was left, and begins what goes on in the background. */
-function startWork(context: TaskContext, config: Config, stack: AsyncDisposableStack): Scrubber {
+function startWork(context: TaskContext, scrubber: Scrubber, stack: AsyncDisposableStack): void {
   const stopResuming = resumeWork(context)
-  const scrubber = new Scrubber(context, scrubSettingsOf(config))
   scrubber.start()
   stack.defer(() => scrubber.stop())
   stack.defer(async () => { await Promise.all([context.jobs.stop(), context.closures.stop()]) })
   stack.defer(stopResuming)
-  return scrubber
+}
+
+/** The metrics can't tell the rest of the books any more. */
+async function stopNode(node: P2pNode, logger: Logger): Promise<void> {
+  await node.stop()
+  logger.info('stopped', { traffic: Object.fromEntries(node.traffic) })
 }
 
 async function tellOfEnd(signal: string, logger: Logger): Promise<void> {
@@ -221,9 +233,9 @@ function startLooking(context: TaskContext, installer: Installer): () => Promise
   }
 }
 
-async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & { readonly catalog: Catalog }): Promise<P2pNode> {
-  const { catalog, logger } = serving
-  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), logger }
+async function makeNode(config: Config, fleet: FleetKeyring, serving: ServeParts & Pick<NodeComponents, 'onServed'>): Promise<P2pNode> {
+  const { catalog, logger, onServed } = serving
+  const parts = { banStore: catalog.bans, source: createImageSource(serving), closures: createClosureSource(serving), chunks: createChunkSource(serving), onServed, logger }
   const node = await createNode(parts, {
     identity: await loadIdentity(join(config.dataDir, 'identity.key')),
     listen: config.listen,

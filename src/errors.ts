@@ -84,8 +84,14 @@ export function systemCode(error: unknown): string | undefined {
 export function fromSystemError(error: unknown, action: string): NarvikError {
   if (error instanceof NarvikError) return error
   const system = systemCode(error)
-  const code = system === undefined ? 'io-error' : SYSTEM_CODES[system] ?? 'io-error'
-  return new NarvikError(code, `Cannot ${action}: ${messageOf(error)}`, { cause: error, ...hintFor(code) })
+  const code = system === undefined ? 'io-error' : isLost(error) ? 'unreadable' : SYSTEM_CODES[system] ?? 'io-error'
+  const hint = system === 'EIO' || system === 'EROFS' ? { hint: DISK_HINT } : hintFor(code)
+  return new NarvikError(code, `Cannot ${action}: ${messageOf(error)}`, { cause: error, ...hint })
+}
+
+/** Whether the disk has lost what was to be read from it. */
+function isLost(error: unknown): boolean {
+  return systemCode(error) === 'EIO' && error instanceof Error && 'syscall' in error && error.syscall === 'read'
 }
 
 const SYSTEM_CODES: Readonly<Record<string, ErrorCode>> = {
@@ -102,3 +108,6 @@ function hintFor(code: ErrorCode): { hint?: string } {
   if (code === 'unreadable') return { hint: 'Give the user that the daemon runs as the right to read it' }
   return {}
 }
+
+/** What a person looks at who is told that the disk fails. */
+export const DISK_HINT = 'The disk fails, or the kernel has made it read-only after it did: see dmesg, and "The way back" in docs/OPERATIONS.md'

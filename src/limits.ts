@@ -118,11 +118,13 @@ export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
 /** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
-export const TLS_BUFFER_BYTES = 1 * MIB
+export const TLS_BUFFER_BYTES = 256 * KIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND
 /** Newest signed records that are remembered, to refuse older ones: a host's own, those that it stores for others, and those that it has looked up. */
 export const MAX_KNOWN_RECORDS = 100_000
+/** Names of which it is remembered why the last record was refused, to tell people. */
+export const MAX_KNOWN_REFUSALS = 256
 /** Signed records that a host stores for all members, in units. */
 export const MAX_STORED_RECORDS = 50_000
 /** Bytes of a stored record that are one unit: the usual ones are shorter. */
@@ -192,6 +194,8 @@ export const MAX_SWARM_SOURCES = 32
 
 /** Store paths of one closure; a whole NixOS system has some thousands. */
 export const MAX_CLOSURE_PATHS = 32_768
+/** Bytes of the description of a closure: some 600 for each path of the largest. */
+export const MAX_CLOSURE_BYTES = 32 * MIB
 /** NARs that are asked for in one exchange; their hashes fit into one header. */
 export const MAX_PACKED_NARS = 1000
 /** Bytes of a NAR that is packed with others: such a one is received again from its start when its provider fails. */
@@ -224,6 +228,13 @@ export const MAX_CONTROL_CONNECTIONS = 256
 export const MAX_PAGE_CONNECTIONS = 64
 /** Readers of events on the page's port at once; a page that is one too many asks again and again instead. */
 export const MAX_PAGE_READERS = 16
+/** Spans that wait to be sent to a receiver of traces; more are left out. */
+export const MAX_SPANS_WAITING = 2048
+/** Peers of one fetch that have a span of their own. */
+export const MAX_TRACED_PEERS = 64
+/** Milliseconds for a receiver of traces to take what it is sent, and for it to take the last when the daemon stops. */
+export const TRACES_EXPORT_TIMEOUT_MS = 10 * SECOND
+export const TRACES_STOP_TIMEOUT_MS = 2 * SECOND
 /** Pieces of an image whose filling is told; each stands for as many chunks. */
 export const MAX_TOLD_CELLS = 512
 /** Bytes of one line or document that the control client takes: the journal of an image with much evidence. */

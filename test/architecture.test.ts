@@ -60,6 +60,8 @@ const RULES = {
   page: { files: ['page/'], own: [], outside: ['node:*'] },
   'page in the browser': { files: ['page/browser/'], own: [], outside: ['lit-html', 'lit-html/*'] },
 
+  trace: { files: ['trace/'], own: ['control api', 'tasks', 'p2p', 'image', 'errors', 'limits', 'log'], outside: ['node:*', '@opentelemetry/*'] },
+
   'control api': { files: ['control/api.ts', 'control/fields.ts', 'control/requests.ts', 'control/space-answers.ts'], own: ['errors', 'limits', 'image'], outside: ['zod'] },
   'control server': { files: ['control/'], own: ['control api', 'tasks', 'page', 'errors', 'limits', 'log', 'mismatch'], outside: ['node:*', 'fastify', 'zod'] },
   'control client': { files: ['control/client.ts'], own: ['control api', 'errors', 'limits', 'mismatch'], outside: ['node:*', 'zod'] },
@@ -99,6 +101,14 @@ describe('the import rule', () => {
     }
     for (const [name, part] of Object.entries(EXCLUSIVE)) {
       expect(Object.keys(RULES).filter(other => other !== 'daemon' && mayTakeOutside(other as Part, name))).toEqual([part])
+    }
+  })
+
+  test('has OpenTelemetry loaded by nothing but what traces, and only when it does', () => {
+    for (const file of files) {
+      const text = readFileSync(join(SRC, file), 'utf8')
+      const loaded = importsOf(file, text.replaceAll(/^import type .*$/gm, '')).filter(({ specifier }) => specifier?.startsWith('@opentelemetry/') === true)
+      expect(loaded.filter(({ lazy }) => !lazy || partOf(file) !== 'trace'), file).toEqual([])
     }
   })
 

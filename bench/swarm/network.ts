@@ -29,6 +29,7 @@ export interface Stub extends Station {
 export interface Traffic {
   readonly sent: number
   readonly received: number
+  readonly sentPayload: number
   readonly receivedPayload: number
 }
 
@@ -59,7 +60,7 @@ export class Link {
   /** What has gone over it so far, from the left end's point of view. What was dropped before it left is not in it. */
   async traffic(): Promise<Traffic> {
     const [left, right] = await Promise.all([sentBy(this.#left), sentBy(this.#right)])
-    return { sent: left.bytes, received: right.bytes, receivedPayload: right.bytes - right.packets * HEADER_BYTES }
+    return { sent: left.bytes, received: right.bytes, sentPayload: left.bytes - left.packets * HEADER_BYTES, receivedPayload: right.bytes - right.packets * HEADER_BYTES }
   }
 }
 

@@ -9,6 +9,7 @@ import { benchKills } from './kills.ts'
 import { benchForgery, benchLiar } from './liar.ts'
 import { benchMemory } from './memory.ts'
 import { benchNextVersion } from './next-version.ts'
+import { benchRates } from './rates.ts'
 import { isFull, readSettings, type Settings } from './settings.ts'
 import { lastWords, openWorkshop } from './workshop.ts'
 
@@ -20,6 +21,7 @@ const SCENARIOS: Readonly<Record<string, (settings: Settings, dir: string) => Pr
   'kills': benchKills,
   'next-version': benchNextVersion,
   'memory': benchMemory,
+  'rates': benchRates,
 }
 
 const INTRODUCTION = 'Made by `npm run bench:swarm`: real daemons in network namespaces, behind links that `tc tbf` shapes. A ratio is Narvik over its reference.'

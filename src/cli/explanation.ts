@@ -4,7 +4,7 @@ import { fields, table, type Cell, type Paint } from './table.ts'
 
 const OUTCOME_STYLES = { used: 'green', lied: 'red', failed: 'yellow', discarded: 'dim' } as const
 
-/** Why an image is where it is, for people. */
+/** Why an image is where it is, and what its names are worth, for people. */
 export function explanationView(told: ExplanationJson, paint: Paint): string {
   const head = fields({
     'NAR hash': told.narHash,
@@ -14,8 +14,19 @@ export function explanationView(told: ExplanationJson, paint: Paint): string {
     'not verified': told.reason === null ? null : harmless(told.reason),
     'next': harmless(told.next),
   }, paint)
-  return [head, sourcesView(told, paint), ...section('refused', told.refused.map(({ by, detail }) => `${harmless(by)}: ${harmless(detail)}`), paint),
+  const sources = told.narHash === null ? [] : [sourcesView(told, paint)]
+  return [head, ...sources, ...namesView(told, paint), ...section('refused', told.refused.map(({ by, detail }) => `${harmless(by)}: ${harmless(detail)}`), paint),
     ...section('tried', told.tried.map(({ at, event, reason }) => `${formatTime(at)}  ${harmless(event)}: ${harmless(reason)}`), paint)].join('\n\n')
+}
+
+function namesView({ names, refusedNames }: ExplanationJson, paint: Paint): string[] {
+  return [
+    ...section('names', names.map(({ name, publisher, publishedAt, expiresAt, narHash, accepted, verdict }) => {
+      const who = `${harmless(publisher.split(':')[0] ?? '')}/${harmless(name)} is ${narHash}, published ${formatTime(publishedAt)}, until ${formatTime(expiresAt)}`
+      return `${who}: ${paint(accepted ? 'green' : 'yellow', accepted ? 'accepted' : 'not accepted')}, ${harmless(verdict)}`
+    }), paint),
+    ...section('refused records of the name', refusedNames.map(({ publisherKey, at, reason }) => `${formatTime(at)}  of the key ${harmless(publisherKey.slice(0, 16))}…: ${harmless(reason)}`), paint),
+  ]
 }
 
 function sourcesView({ narHash: own, peers, reused, zeros, wasted }: ExplanationJson, paint: Paint): string {

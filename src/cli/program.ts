@@ -51,8 +51,8 @@ export function createProgram(version: string, runner: Runner): Command {
   addConfig(program, runner)
   addFleet(program, runner)
   addService(program, runner)
-  common(program.command('completion <SHELL>')).description('print a completion for bash, zsh or fish; needs no daemon')
-    .action((shell: string, options: CommonOptions) => runner.run(completion(shell, program), options))
+  common(program.command('completion <SHELL> [WORD]')).description('print a completion for bash, zsh or fish; needs no daemon')
+    .action((shell: string, word: string | undefined, options: CommonOptions) => runner.run(completion(shell, word, program), options))
   settle(program)
   return program
 }

@@ -105,10 +105,17 @@ export function statusView(status: StatusJson, paint: Paint): string {
     'fleet': status.fleet ? 'yes, strangers are kept out' : 'no fleet key',
     'images': images.length === 0 ? 'none' : images.join(', '),
     'nix': status.nix.detail,
+    'scrub': scrubCell(status.scrub),
     'paused': status.paused === null ? null : { text: status.paused, style: 'yellow' },
     'data': `${status.dataDir} (${formatBytes(status.freeBytes)} free)`,
     'socket': status.socket,
   }, paint)
+}
+
+function scrubCell({ lastAt, nextAt, underWay, damaged }: StatusJson['scrub']): Cell {
+  const last = lastAt === null ? 'nothing proven again yet' : `last ${formatTime(lastAt)}`
+  const next = underWay === null ? nextAt === null ? 'nothing due' : `next ${formatTime(nextAt)}` : `proving ${underWay}`
+  return damaged === 0 ? `${last}, ${next}` : { text: `${last}, ${next}; found ${plural(damaged, 'damaged image')}`, style: 'red' }
 }
 
 export function peersView(peers: readonly PeerJson[], paint: Paint): string {
@@ -137,7 +144,7 @@ export function transfersView(transfers: readonly TransferJson[], paint: Paint):
     return [
       transfer.direction,
       transfer.name ?? transfer.narHash,
-      transfer.phase,
+      transfer.queuePosition === null ? transfer.phase : `${transfer.phase}, number ${transfer.queuePosition}`,
       transfer.totalBytes === null ? formatBytes(transfer.bytes) : `${formatBytes(transfer.bytes)} / ${formatBytes(transfer.totalBytes)}`,
       `${formatBytes(transfer.bytesPerSecond)}/s`,
       eta === undefined ? '-' : formatSeconds(eta),

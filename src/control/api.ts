@@ -140,12 +140,13 @@ export const imageDetailsSchema = imageSchema.extend({
 })
 export type ImageDetailsJson = z.output<typeof imageDetailsSchema>
 
-/** Why an image is where it is. */
+/** Why an image is where it is, and what its names are worth. */
 export const explanationSchema = z.object({
-  narHash: sri,
+  /** null where this host has no image of the name that was asked about. */
+  narHash: sri.nullable(),
   narSize: count.nullable(),
   name: z.string().nullable(),
-  state: z.enum(STATES),
+  state: z.enum(STATES).nullable(),
   /** Why it is on this host. */
   why: z.string(),
   /** Why it is not verified; null where it is. */
@@ -164,6 +165,14 @@ export const explanationSchema = z.object({
   tried: z.array(z.object({ at: time, event: z.string(), reason: z.string() })).readonly(),
   /** What happens next. */
   next: z.string(),
+  /** What publishers say of its name, as far as this host has heard. */
+  names: z.array(publishedNameSchema.extend({
+    accepted: z.boolean(),
+    /** What it leads to, or why it is not accepted. */
+    verdict: z.string(),
+  })).readonly(),
+  /** Records of the name that were refused; `publisherKey` in hex. */
+  refusedNames: z.array(z.object({ name: z.string(), publisherKey: z.string(), at: time, reason: z.string() })).readonly(),
 })
 export type ExplanationJson = z.output<typeof explanationSchema>
 
@@ -208,6 +217,17 @@ export const statusSchema = z.object({
   freeBytes: count,
   /** Why fetches are paused; null where they are not. */
   paused: z.string().nullable(),
+  /** Proving again what is here. */
+  scrub: z.object({
+    /** When an image was last proven again; null where none ever was. */
+    lastAt: time.nullable(),
+    /** When the next one is due; null where nothing is, or the scrub is turned off. */
+    nextAt: time.nullable(),
+    /** The image that is being proven; null where none is. */
+    underWay: sri.nullable(),
+    /** Images that were found damaged since the daemon was started. */
+    damaged: count,
+  }),
   /** Whether a fleet key keeps strangers out. */
   fleet: z.boolean(),
   /** The Nix that was found; `detail` is its version, or why there is none. */
@@ -241,7 +261,7 @@ export const banSchema = z.object({
 export type BanJson = z.output<typeof banSchema>
 export const banListSchema = z.array(banSchema)
 
-export const PHASES = ['queued', 'paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing'] as const
+export const PHASES = ['queued', 'paused', 'finding', 'receiving', 'hashing', 'copying', 'verifying', 'publishing', 'installing', 'sending'] as const
 export type Phase = (typeof PHASES)[number]
 
 const progressFields = {
@@ -265,6 +285,8 @@ export const transferSchema = z.object({
   name: z.string().nullable(),
   /** `in`: this host receives; `out`: this host sends. */
   direction: z.enum(['in', 'out']),
+  /** While it waits for its turn: 1 is the next; null otherwise. */
+  queuePosition: count.nullable(),
   startedAt: time,
 })
 export type TransferJson = z.output<typeof transferSchema>

@@ -1,6 +1,6 @@
 import { z } from 'zod'
 import { NarvikError } from '../errors.ts'
-import { CLOCK_SKEW_MS, MAX_NAME_VALIDITY_MS, MAX_RECORD_BYTES } from '../limits.ts'
+import { CLOCK_SKEW_MS, MAX_NAME_BYTES, MAX_NAME_VALIDITY_MS, MAX_RECORD_BYTES } from '../limits.ts'
 import { imageName, narHashText } from './metadata.ts'
 
 /** The DHT's name for published names: keys are `/narvik-name/<public key, hex>/<name>`. */
@@ -52,6 +52,14 @@ export function publisherName(publicKey: string): string {
 export function nameKey(publisher: string, name: string): Uint8Array {
   return Buffer.from(`/${NAME_NAMESPACE}/${publisher}/${name}`, 'utf8')
 }
+
+/** Whose name and which name a key is of, the publisher as the hex of the public key; undefined for any other key. */
+export function nameOfKey(key: Uint8Array): { readonly publisher: string, readonly name: string } | undefined {
+  const [, publisher, name] = NAME_KEY.exec(Buffer.from(key).toString('utf8')) ?? []
+  return publisher === undefined || name === undefined ? undefined : { publisher, name }
+}
+
+const NAME_KEY = new RegExp(`^/${NAME_NAMESPACE}/([0-9a-f]{64})/([^/\\0]{1,${MAX_NAME_BYTES}})$`)
 
 /** A record on the wire: 64 bytes of Ed25519 signature over the purpose, the key and the payload; then the payload, JSON. */
 export function writeNameRecord(record: NameRecord, sign: (message: Uint8Array) => Uint8Array): Uint8Array {

@@ -32,7 +32,8 @@ export function treeError(error: unknown, action: string): unknown {
   const code = systemCode(error)
   if (code === undefined || error instanceof NarvikError) return error
   const plain = messageOf(error).replace(/, \w+ '[^]*$/, '')
-  return fromSystemError(Object.assign(new Error(plain, { cause: error }), { code }), action)
+  const syscall = error instanceof Error && 'syscall' in error ? { syscall: error.syscall } : {}
+  return fromSystemError(Object.assign(new Error(plain, { cause: error }), { code, ...syscall }), action)
 }
 
 /** As `treeError`, for a file that was there with its right kind a moment ago. */

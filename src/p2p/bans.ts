@@ -1,4 +1,4 @@
-import { BAN_MEMORY_MS, MAX_BAN_MS } from '../limits.ts'
+import { BAN_MEMORY_MS, CLOCK_SKEW_MS, MAX_BAN_MS } from '../limits.ts'
 
 /** Why, how often and for how long a peer is kept away. Times are milliseconds since 1970. */
 export interface Ban {
@@ -37,7 +37,7 @@ export class Bans {
   add(peerId: string, ms: number, reason: string): Ban {
     this.#forgetOld()
     const now = this.#now()
-    const before = this.#bans.get(peerId)
+    const before = this.#current(peerId)
     const times = (before?.times ?? 0) + 1
     const until = now + Math.min(MAX_BAN_MS, ms * 2 ** (times - 1))
     const ban = { peerId, reason, since: now, until: Math.max(until, before?.until ?? 0), times }
@@ -47,7 +47,7 @@ export class Bans {
   }
 
   has(peerId: string): boolean {
-    return (this.#bans.get(peerId)?.until ?? 0) > this.#now()
+    return (this.#current(peerId)?.until ?? 0) > this.#now()
   }
 
   /** The bans that are in force. */
@@ -60,6 +60,17 @@ export class Bans {
     const ban = this.has(peerId) ? this.#bans.get(peerId) : undefined
     if (ban !== undefined) this.#remove(peerId)
     return ban
+  }
+
+  /** A ban of a time to come was made while the clock was ahead: it begins anew, since it would last for as long as the clock was wrong. */
+  #current(peerId: string): Ban | undefined {
+    const ban = this.#bans.get(peerId)
+    const now = this.#now()
+    if (ban === undefined || ban.since <= now + CLOCK_SKEW_MS) return ban
+    const begun = { ...ban, since: now, until: now + (ban.until - ban.since) }
+    this.#bans.set(peerId, begun)
+    this.#store?.put(begun)
+    return begun
   }
 
   #forgetOld(): void {

@@ -1,3 +1,4 @@
+import type { NarHash } from '../image/nar-hash.ts'
 import type { Flight } from './in-flight.ts'
 import type { Pace } from './pace.ts'
 import type { Traffic } from './protocol.ts'
@@ -12,6 +13,15 @@ export interface ProtocolTotals {
   readonly sentBroken: number
 }
 
+/** An exchange that is under way, in which this host sends bytes of an image. */
+export interface Sending {
+  readonly peerId: string
+  readonly narHash: NarHash
+  readonly sent: number
+  /** Milliseconds since 1970. */
+  readonly startedAt: number
+}
+
 type Totals = { -readonly [Key in keyof ProtocolTotals]: number }
 
 /**
@@ -22,6 +32,7 @@ type Totals = { -readonly [Key in keyof ProtocolTotals]: number }
 export class Books {
   readonly #peers = new Map<string, Traffic>()
   readonly #protocols = new Map<string, Totals>()
+  readonly #sending = new Set<Sending>()
   readonly #boundsOf: (peerId: string) => Pick<Traffic, 'pace' | 'flight'>
 
   /** `boundsOf` gives what keeps the limits of a peer, and is called once for each; without it nothing is held back. */
@@ -40,7 +51,16 @@ export class Books {
   open(peerId: string, protocol: string): Traffic {
     const totals = this.#protocols.get(protocol) ?? { received: 0, receivedBroken: 0, sent: 0, sentBroken: 0 }
     this.#protocols.set(protocol, totals)
-    return new Account(this.of(peerId), totals)
+    return new Account(this.of(peerId), totals, (narHash, account) => {
+      const sending: Sending = { peerId, narHash, startedAt: Date.now(), get sent() { return account.sent } }
+      this.#sending.add(sending)
+      return () => { this.#sending.delete(sending) }
+    })
+  }
+
+  /** What is being sent. */
+  get sending(): readonly Sending[] {
+    return [...this.#sending]
   }
 
   /** By protocol. */
@@ -55,10 +75,21 @@ class Account implements Traffic {
   #received = 0
   #sent = 0
   #isBroken = false
+  readonly #list: (narHash: NarHash, account: Account) => () => void
+  #unlist: (() => void) | undefined
 
-  constructor(peer: Traffic, totals: Totals) {
+  constructor(peer: Traffic, totals: Totals, list: (narHash: NarHash, account: Account) => () => void) {
     this.#peer = peer
     this.#totals = totals
+    this.#list = list
+  }
+
+  sends(narHash: NarHash): void {
+    this.#unlist ??= this.#list(narHash, this)
+  }
+
+  end(): void {
+    this.#unlist?.()
   }
 
   get pace(): Pace | undefined {

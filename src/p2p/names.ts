@@ -1,8 +1,8 @@
 import { publicKeyFromRaw } from '@libp2p/crypto/keys'
 import type { KadDHT } from '@libp2p/kad-dht'
 import { messageOf, NarvikError } from '../errors.ts'
-import { checkNameTimes, nameKey, type NameRecord, publisherId, readNameRecord, refuseName } from '../image/name-record.ts'
-import { FIND_TIMEOUT_MS, NAME_LOOKUP_MS, RECORD_LIFETIME_MS } from '../limits.ts'
+import { checkNameTimes, nameKey, nameOfKey, type NameRecord, publisherId, readNameRecord, refuseName } from '../image/name-record.ts'
+import { FIND_TIMEOUT_MS, MAX_KNOWN_REFUSALS, NAME_LOOKUP_MS, RECORD_LIFETIME_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { type RecordBookInit, SequencedBook } from './record-book.ts'
 
@@ -10,6 +10,15 @@ import { type RecordBookInit, SequencedBook } from './record-book.ts'
 export interface PublishedName {
   readonly record: NameRecord
   readonly value: Uint8Array
+}
+
+/** Why a record of a name was not taken. */
+export interface NameRefusal {
+  /** Its key in the DHT. */
+  readonly key: Uint8Array
+  /** Milliseconds since 1970. */
+  readonly at: number
+  readonly reason: string
 }
 
 /** What publishers have named. */
@@ -23,6 +32,10 @@ export interface NameDirectory {
   keep(published: PublishedName): Promise<void>
   /** The newest live record that the fleet has of a name; `publisher` is a public key in hex. */
   find(publisher: string, name: string, options: { signal?: AbortSignal | undefined }): Promise<PublishedName | undefined>
+  /** The newest record of each name that this host has heard of, whoever published it. */
+  known(): PublishedName[]
+  /** The last record of each name that was refused, the latest last; old ones are forgotten. */
+  refusals(): NameRefusal[]
 }
 
 /**
@@ -40,8 +53,37 @@ export async function verifyNameRecord(key: Uint8Array, value: Uint8Array, now: 
 
 /** The newest proven record of each name. */
 export class NameBook extends SequencedBook<NameRecord> {
+  readonly #refusals = new Map<string, NameRefusal>()
+
   constructor(init: RecordBookInit = {}) {
     super(verifyNameRecord, init)
+  }
+
+  override async accept(key: Uint8Array, value: Uint8Array): Promise<NameRecord> {
+    try {
+      return await super.accept(key, value)
+    } catch (error) {
+      this.#note(key, messageOf(error))
+      throw error
+    }
+  }
+
+  known(): PublishedName[] {
+    return [...this.entries()]
+  }
+
+  refusals(): NameRefusal[] {
+    return [...this.#refusals.values()]
+  }
+
+  /** Whoever makes up names has others forgotten, and nothing else. */
+  #note(key: Uint8Array, reason: string): void {
+    if (nameOfKey(key) === undefined) return
+    const id = Buffer.from(key).toString('latin1')
+    this.#refusals.delete(id)
+    this.#refusals.set(id, { key: Uint8Array.from(key), at: this.now(), reason })
+    const [oldest] = this.#refusals.keys()
+    if (this.#refusals.size > MAX_KNOWN_REFUSALS && oldest !== undefined) this.#refusals.delete(oldest)
   }
 
   newest(publisher: string, name: string): PublishedName | undefined {
@@ -120,10 +162,20 @@ export class DhtNames implements NameDirectory {
     return book.newest(publisher, name)
   }
 
+  known(): PublishedName[] {
+    return this.#components.book.known()
+  }
+
+  refusals(): NameRefusal[] {
+    return this.#components.book.refusals()
+  }
+
   #renew(): void {
-    for (const [id, { record }] of this.#kept) if (record.expires <= this.#now()) this.#kept.delete(id)
     this.#renewing = this.#renewing.then(async () => {
-      for (const published of this.#kept.values()) if (!this.#stopping.signal.aborted) await this.#put(published)
+      for (const published of this.#kept.values()) {
+        // One that has expired is passed over and not forgotten: the clock may be wrong.
+        if (!this.#stopping.signal.aborted && published.record.expires > this.#now()) await this.#put(published)
+      }
     })
   }
 

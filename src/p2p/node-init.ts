@@ -3,7 +3,7 @@ import type { BanStore } from './bans.ts'
 import type { FleetKeys } from './fleet.ts'
 import type { PeerLists } from './gate.ts'
 import type { PeerLimits } from './peer-limits.ts'
-import type { ChunkSource, ClosureSource, ImageSource } from './protocol.ts'
+import type { ChunkSource, ClosureSource, ImageSource, Served } from './protocol.ts'
 
 export interface NodeComponents {
   readonly logger: Logger
@@ -15,6 +15,8 @@ export interface NodeComponents {
   readonly limits?: PeerLimits | undefined
   /** Where absent, no chunks are served. */
   readonly chunks?: ChunkSource | undefined
+  /** Called when an exchange that a peer has asked for is over. */
+  readonly onServed?: ((exchange: Served) => void) | undefined
   /** Milliseconds since 1970. */
   readonly now?: (() => number) | undefined
 }

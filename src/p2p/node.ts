@@ -5,7 +5,7 @@ import { DIAL_TIMEOUT_MS, MAX_INBOUND_STREAMS, MAX_NAMED_ADDRESSES, MAX_OUTBOUND
 import type { Logger } from '../log.ts'
 import { peerFailed } from './ask.ts'
 import { type Ban, Bans } from './bans.ts'
-import { Books, type ProtocolTotals } from './books.ts'
+import { Books, type ProtocolTotals, type Sending } from './books.ts'
 import { chunksHandler } from './chunks/handler.ts'
 import { CHUNKS_PROTOCOL } from './chunks/messages.ts'
 import { Turns } from './chunks/turns.ts'
@@ -45,7 +45,7 @@ const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTO
  * Makes this host's node; it is not started.
  * @throws NarvikError `refused` where it would let strangers in, `invalid-config` where an address or key is malformed.
  */
-export async function createNode({ logger, source, closures, chunks, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
+export async function createNode({ logger, source, closures, chunks, onServed, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
   const fleet = init.fleet ?? NO_FLEET
   checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
@@ -69,7 +69,7 @@ export async function createNode({ logger, source, closures, chunks, banStore, l
   const names = new DhtNames({ dht, table: routingTable, book: nameBook, logger }, { now })
   const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
-  return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, logger }, init)
+  return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, onServed, logger }, init)
 }
 
 interface Parts {
@@ -85,6 +85,7 @@ interface Parts {
   readonly source: ImageSource
   readonly closures: ClosureSource | undefined
   readonly chunks: ChunkSource | undefined
+  readonly onServed: NodeComponents['onServed']
   readonly logger: Logger
 }
 
@@ -138,8 +139,8 @@ export class P2pNode implements StreamOpener {
   }
 
   async start(): Promise<void> {
-    const { stack, router, names, neighbours, mesh, sweep, source, closures, chunks, logger } = this.#parts
-    const components = (protocol: string) => ({ source, logger, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
+    const { stack, router, names, neighbours, mesh, sweep, source, closures, chunks, onServed, logger } = this.#parts
+    const components = (protocol: string) => ({ source, logger, onServed, stopping: this.#stopping.signal, trafficOf: (peerId: string) => this.#books.open(peerId, protocol) })
     const init = { stallMs: this.#stallMs }
     await this.#handle(META_PROTOCOL, metaHandler({ ...components(META_PROTOCOL), slots: new Slots(MAX_SERVED_MANIFESTS) }, init))
     await this.#handle(NAR_PROTOCOL, narHandler({ ...components(NAR_PROTOCOL), slots: this.#narSlots }, init))
@@ -277,6 +278,11 @@ export class P2pNode implements StreamOpener {
   /** What was received and sent, by protocol. */
   get traffic(): ReadonlyMap<string, ProtocolTotals> {
     return this.#books.totals()
+  }
+
+  /** What is being sent of which image. */
+  get sending(): readonly Sending[] {
+    return this.#books.sending
   }
 
   async open(peerId: string, protocol: string, { signal: caller }: { signal: AbortSignal | undefined }): Promise<OpenStream | 'busy'> {

@@ -1,4 +1,5 @@
 import type { Connection, Stream } from '@libp2p/interface'
+import type { ErrorCode } from '../errors.ts'
 import type { ChunkList } from '../image/chunk-list.ts'
 import type { ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { ImageMetadata } from '../image/metadata.ts'
@@ -101,6 +102,21 @@ export interface Traffic {
   readonly flight?: Flight | undefined
   /** Says that the exchange did not end in order: what became of its bytes is not known here. */
   breakOff?(): void
+  /** Says of which image the exchange sends bytes, until it is over. */
+  sends?(narHash: NarHash): void
+  /** Says that the exchange is over, whatever came of it. */
+  end?(): void
+}
+
+/** An exchange that a peer has asked for, when it is over. */
+export interface Served {
+  readonly peerId: string
+  readonly protocol: string
+  readonly about: NarHash | undefined
+  readonly startedAt: Date
+  readonly sent: number
+  /** Code of the error that ended it. */
+  readonly code: ErrorCode | undefined
 }
 
 /** One end of a protocol: serves the stream to its end, and never rejects. */

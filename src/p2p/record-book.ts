@@ -59,7 +59,7 @@ export class SequencedBook<Record extends Sequenced> {
     }
     const record = await this.#verify(key, value, this.now())
     const newest = this.#entries.get(id)
-    if (newest !== undefined && newest.record.seq >= record.seq && Buffer.compare(newest.value, value) !== 0) {
+    if (newest !== undefined && this.binds(newest.record) && newest.record.seq >= record.seq && Buffer.compare(newest.value, value) !== 0) {
       throw new NarvikError('refused', `Cannot accept a record: found sequence number ${record.seq}, needed one above ${newest.record.seq}`)
     }
     this.#keep(id, { record, value: Uint8Array.from(value), seen: this.now() })
@@ -77,10 +77,20 @@ export class SequencedBook<Record extends Sequenced> {
     return seqs.indexOf(Math.max(...seqs))
   }
 
+  /** Every record that is remembered, with its bytes. */
+  protected entries(): IterableIterator<Entry<Record>> {
+    return this.#entries.values()
+  }
+
   /** The newest record of a key that was seen and has not expired, with its bytes. */
   protected live(key: Uint8Array): Entry<Record> | undefined {
     const entry = this.#entries.get(Buffer.from(key).toString('latin1'))
-    return entry !== undefined && entry.record.expires > this.now() ? entry : undefined
+    return entry !== undefined && this.binds(entry.record) && entry.record.expires > this.now() ? entry : undefined
+  }
+
+  /** Whether what has a lower number than this is old. */
+  protected binds(record: Record): boolean {
+    return record.seq >= 0
   }
 
   #keep(id: string, entry: Entry<Record>): void {
@@ -123,6 +133,11 @@ function ownerOf(id: string): string {
 export class RecordBook extends SequencedBook<ImageRecord> {
   constructor(init: RecordBookInit = {}) {
     super(async (key, value, now) => (await verifyRecord(key, value, now)).record, init)
+  }
+
+  /** A number is a time: one of a time to come was taken while the clock was ahead, and would be refused now. */
+  protected override binds({ seq }: ImageRecord): boolean {
+    return seq <= this.now() + CLOCK_SKEW_MS
   }
 
   /** The newest record that was seen and has not expired. */

@@ -5,7 +5,7 @@ import * as raw from 'multiformats/codecs/raw'
 import { create as createDigest } from 'multiformats/hashes/digest'
 import { NarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { ANNOUNCE_CONCURRENCY, FIND_TIMEOUT_MS, MAX_NAMED_PROVIDERS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
+import { ANNOUNCE_CONCURRENCY, CLOCK_SKEW_MS, FIND_TIMEOUT_MS, MAX_NAMED_PROVIDERS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 import { type ImageRecord, MAX_RECORD_LIFETIME_MS, recordKey, signRecord } from './record.ts'
 import type { RecordBook } from './record-book.ts'
@@ -67,7 +67,7 @@ export class DhtRouter implements ContentRouter {
   }
 
   start(): void {
-    this.#renewTimer = setInterval(() => { this.#renew(({ announcedAt }) => this.#now() - announcedAt >= this.#lifetimeMs / 2) }, this.#lifetimeMs / 60)
+    this.#renewTimer = setInterval(() => { this.#renew(({ announcedAt }) => Math.abs(this.#now() - announcedAt) >= this.#lifetimeMs / 2) }, this.#lifetimeMs / 60)
     this.#renewTimer.unref()
     // Nobody tells a new peer of what was announced before it came.
     this.#components.routingTable.addEventListener('peer:add', () => {
@@ -229,7 +229,9 @@ export class DhtRouter implements ContentRouter {
   }
 
   #nextSeq(): number {
-    this.#lastSeq = Math.max(this.#lastSeq + 1, this.#now())
+    const now = this.#now()
+    // What was numbered while the clock was ahead is refused by everybody, and so would be what comes after it.
+    this.#lastSeq = this.#lastSeq > now + CLOCK_SKEW_MS ? now : Math.max(this.#lastSeq + 1, now)
     return this.#lastSeq
   }
 

@@ -39,6 +39,10 @@ export async function takeInventory(directories: Directories): Promise<Inventory
     else if (/^\.tmp-[0-9a-f]{16}$/.test(name)) found.leftovers.push(path)
     else found.links.set(name, await readlink(path))
   }
+  // The rest there is Nix's, and the business of whoever protects images in its store.
+  for (const name of await readdir(directories.roots)) {
+    if (/\.tmp-[0-9a-f]{16}$/.test(name)) found.leftovers.push(join(directories.roots, name))
+  }
   return found
 }
 

@@ -1,4 +1,5 @@
 import { messageOf } from '../errors.ts'
+import { imageName } from '../image/metadata.ts'
 import { NarHash } from '../image/nar-hash.ts'
 import type { Logger } from '../log.ts'
 import { removeTree } from '../nar/remove.ts'
@@ -164,8 +165,7 @@ async function settleStrays({ catalog, content, logger, report }: Collaborators,
     const narHash = NarHash.parse(key)
     if (catalog.get(narHash) !== undefined) continue
     if (inventory.published.has(key) && catalog.journal(narHash).length === 0) {
-      const note = 'Found on disk without a row in the catalog; its name and what Nix knew of it are lost'
-      catalog.takeUp({ narHash, source: 'import', place: 'content', note }, 'Found on disk without a row in the catalog')
+      takeUp(catalog, narHash, nameOf(inventory.links, content.linkTarget(content.imageTree(narHash))))
       await content.withdraw(narHash)
       report.takenUp.push(narHash)
       logger.warn('Took up a tree that the catalog did not know', { image: narHash.toSri() })
@@ -175,6 +175,22 @@ async function settleStrays({ catalog, content, logger, report }: Collaborators,
     report.removed.push(inventory.published.has(key) ? content.imageTree(narHash) : content.quarantineTree(narHash))
     logger.info('Removed files that belonged to no image', { image: narHash.toSri() })
   }
+}
+
+/** Whether it was private is lost as well, so it is. */
+function takeUp(catalog: Catalog, narHash: NarHash, name: string | null): void {
+  const note = 'Found on disk without a row in the catalog: what Nix knew of it is lost, and it is private until you say otherwise (narvik private --off)'
+  catalog.together('take up a tree', () => {
+    const isFree = name !== null && catalog.getByName(name) === undefined
+    catalog.takeUp({ narHash, source: 'import', place: 'content', note, name: isFree ? name : null }, 'Found on disk without a row in the catalog')
+    catalog.setPrivate(narHash, true)
+  })
+}
+
+/** The name that a tree was shown under. */
+function nameOf(links: Inventory['links'], target: string): string | null {
+  for (const [name, to] of links) if (to === target && imageName.safeParse(name).success) return name
+  return null
 }
 
 async function removeLeftovers({ logger, report }: Collaborators, inventory: Inventory): Promise<void> {

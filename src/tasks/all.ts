@@ -13,7 +13,7 @@ import { installImage, type InstallRequest } from './install-image.ts'
 import { liftBan } from './lift-ban.ts'
 import { makePrivate } from './make-private.ts'
 import { pinImage } from './pin-image.ts'
-import { presentBan, presentDetails, presentImage, presentName, presentPeer, presentTransfer, presentVerification } from './present.ts'
+import { presentBan, presentDetails, presentImage, presentName, presentPeer, presentSending, presentTransfer, presentVerification } from './present.ts'
 import { publishName } from './published-names.ts'
 import { describeQueue, moveInQueue } from './queue.ts'
 import { repairImages } from './repair-image.ts'
@@ -65,6 +65,6 @@ export function createTasks(context: TaskContext, facts: HostFacts, { events, me
     unban: ({ peerId }: { readonly peerId: string }) => presentBan(liftBan(context, peerId)),
     metrics: () => metrics.text(),
     follow: (listener: HostEventListener) => events.follow(listener),
-    transfers: () => jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(catalog, job)),
+    transfers: () => [...jobs.list().filter(job => TRANSFERS.has(job.kind)).map(job => presentTransfer(context, job)), ...presentSending(catalog, node.sending)],
   }
 }

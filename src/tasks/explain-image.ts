@@ -3,14 +3,33 @@ import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
-import { requireImage } from './refs.ts'
+import { explainNames, refusedNames } from './explain-names.ts'
+import { lookUp, requireImage } from './refs.ts'
 
 /** Lines of what was tried that are told; older ones are in the journal. */
 const TRIES_TOLD = 50
 
-/** Tells why an image is where it is, where its bytes came from, and what happens next. */
-export function explainImage({ catalog, jobs }: Pick<TaskContext, 'catalog' | 'jobs'>, ref: Ref) {
-  const row = requireImage(catalog, ref)
+/**
+ * Tells why an image is where it is, where its bytes came from, and what happens next; and of its names who published them, when, and why they are
+ * not accepted. Of a name without an image here, the names alone.
+ * @throws NarvikError `not-found` where there is no such image, nor a record of such a name.
+ */
+export function explainImage(context: Explained, ref: Ref) {
+  const row = lookUp(context.catalog, ref)
+  const question = ref.kind === 'name' ? { narHash: row?.narHash, name: ref.name, publisher: ref.publisher } : { narHash: row?.narHash, name: row?.name ?? undefined }
+  const names = { names: explainNames(context, question), refusedNames: refusedNames(context, question) }
+  const isHeardOf = names.names.length > 0 || names.refusedNames.length > 0
+  return { ...row === undefined && isHeardOf ? WITHOUT_IMAGE : explainRow(context, row ?? requireImage(context.catalog, ref)), ...names }
+}
+
+type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'settings'>
+
+const WITHOUT_IMAGE = {
+  narHash: null, narSize: null, name: null, state: null, why: 'no image of this host has the name', reason: null, peers: [], reused: [], zeros: 0, wasted: 0, refused: [], tried: [],
+  next: 'narvik fetch looks for it in the fleet',
+}
+
+function explainRow({ catalog, jobs }: Pick<Explained, 'catalog' | 'jobs'>, row: ImageRow) {
   const journal = catalog.journal(row.narHash)
   const job = jobs.find(row.narHash)
   const evidence = latestBooks(journal)

@@ -3,12 +3,14 @@ import { publisherId } from '../image/name-record.ts'
 import { reasonCode, type ReasonCode } from '../image/reasons.ts'
 import { formatPublicKey, type PublicKey } from '../nix/signature.ts'
 import type { Ban } from '../p2p/bans.ts'
+import type { Sending } from '../p2p/books.ts'
 import type { PeerInfo } from '../p2p/node.ts'
 import type { Catalog } from '../store/catalog.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
 import type { KeptName } from '../store/published-names.ts'
 import type { Content } from '../store/content.ts'
 import { findClosure, memberOf } from './closure.ts'
+import type { FetchQueue } from './fetch-queue.ts'
 import { believed } from './trust.ts'
 import type { Job, Progress } from './jobs.ts'
 import type { VerifyResult } from './verify-image.ts'
@@ -78,10 +80,25 @@ export function presentVerification({ row, verdict, repaired }: VerifyResult) {
   return { narHash: row.narHash.toSri(), name: row.name, verdict: verdict.verdict, stages: verdict.stages, reason: verdict.reason, ...repaired && { repaired } }
 }
 
-/** Work of this host on an image, as a transfer; null for work that moves nothing. */
-export function presentTransfer(catalog: Pick<Catalog, 'get'>, { narHash, progress, startedAt }: Job<unknown>) {
+/** Work of this host on an image, as a transfer. */
+export function presentTransfer({ catalog, queue }: { readonly catalog: Pick<Catalog, 'get'>, readonly queue: Pick<FetchQueue, 'list'> }, { narHash, progress, startedAt }: Job<unknown>) {
   const shown: Progress & { narHash: string } = { ...progress, narHash: narHash.toSri() }
-  return { ...shown, name: catalog.get(narHash)?.name ?? null, direction: 'in' as const, startedAt: startedAt.toISOString() }
+  const position = queue.list().findIndex(waiting => waiting.narHash.equals(narHash))
+  return { ...shown, name: catalog.get(narHash)?.name ?? null, direction: 'in' as const, queuePosition: position < 0 ? null : position + 1, startedAt: startedAt.toISOString() }
+}
+
+/** What is being sent of each image, to all peers together. */
+export function presentSending(catalog: Pick<Catalog, 'get'>, sending: readonly Sending[]) {
+  return Array.from(Map.groupBy(sending, ({ narHash }) => narHash.toSri()), ([narHash, all]) => {
+    const peers = all.map(({ peerId, sent, startedAt }) => ({ peerId, bytes: sent, bytesPerSecond: Math.round(sent * 1000 / Math.max(1, Date.now() - startedAt)) }))
+    const sum = (pick: (peer: (typeof peers)[number]) => number): number => peers.reduce((total, peer) => total + pick(peer), 0)
+    const [first] = all
+    const row = first && catalog.get(first.narHash)
+    return {
+      narHash, name: row?.name ?? null, direction: 'out' as const, phase: 'sending' as const, queuePosition: null, totalBytes: null, peers,
+      bytes: sum(({ bytes }) => bytes), bytesPerSecond: sum(({ bytesPerSecond }) => bytesPerSecond), startedAt: new Date(Math.min(...all.map(({ startedAt }) => startedAt))).toISOString(),
+    }
+  })
 }
 
 export function presentPeer({ connectedSince, received, sent, ...peer }: PeerInfo) {

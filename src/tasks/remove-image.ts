@@ -18,8 +18,15 @@ export async function removeImage(context: TaskContext, { ref }: { ref: Ref }): 
     const row = catalog.get(narHash)
     if (row === undefined) throw new NarvikError('not-found', `Cannot remove ${narHash.toSri()}: it was removed meanwhile`)
     announcer.withdraw(narHash)
-    await dropImage(context, row, 'removed on request')
-    return row
+    try {
+      await dropImage(context, row, 'removed on request')
+      return row
+    } catch (error) {
+      // It does not go after all, for instance because the disk fails, and the fleet learns of it again.
+      const left = catalog.get(narHash)
+      if (left?.state === 'verified') announcer.announce(left)
+      throw error
+    }
   })
   return job.result
 }

@@ -1,6 +1,6 @@
 import { isNarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
+import { CLOCK_SKEW_MS, SCRUB_LOOK_MS, SCRUB_RETRY_MS } from '../limits.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import { repairImages } from './repair-image.ts'
@@ -26,6 +26,7 @@ export class Scrubber {
   #stopped = false
   /** Until when images are left alone that were looked at, whatever came of it. */
   readonly #later = new Map<string, number>()
+  #damaged = 0
 
   constructor(context: TaskContext, settings: ScrubSettings, { now = Date.now }: { now?: () => number } = {}) {
     this.#context = context
@@ -49,6 +50,21 @@ export class Scrubber {
     await this.#running
   }
 
+  /** How far it is. */
+  describe() {
+    const { catalog, jobs } = this.#context
+    const verified = catalog.list({ state: 'verified' })
+    // An image is proven as it arrives; only what comes later is said to be again.
+    const again = verified.flatMap(({ provenAt, verifiedAt }) => provenAt !== null && verifiedAt !== null && provenAt > verifiedAt ? [provenAt.getTime()] : [])
+    const due = this.#settings.bytesPerSecond === 0 ? [] : verified.map(row => this.#dueAt(row))
+    return {
+      lastAt: again.length === 0 ? null : new Date(Math.max(...again)).toISOString(),
+      nextAt: due.length === 0 ? null : new Date(Math.max(this.#now(), Math.min(...due))).toISOString(),
+      underWay: jobs.list().find(({ kind }) => kind === 'scrub')?.narHash.toSri() ?? null,
+      damaged: this.#damaged,
+    }
+  }
+
   /** Proves what is due, until nothing is; once, however often it is asked. */
   look(): Promise<void> {
     this.#running ??= this.#proveDue().finally(() => { this.#running = undefined })
@@ -60,13 +76,16 @@ export class Scrubber {
   }
 
   #next(): ImageRow | undefined {
-    const { bytesPerSecond, intervalMs } = this.#settings
-    if (this.#stopped || bytesPerSecond === 0) return undefined
+    if (this.#stopped || this.#settings.bytesPerSecond === 0) return undefined
     const { catalog, jobs } = this.#context
-    const before = this.#now() - intervalMs
-    const due = catalog.list({ state: 'verified' }).filter(({ narHash, provenAt }) =>
-      (provenAt?.getTime() ?? 0) <= before && (this.#later.get(narHash.toNix32()) ?? 0) <= this.#now() && jobs.find(narHash) === undefined)
+    const due = catalog.list({ state: 'verified' }).filter(row => this.#dueAt(row) <= this.#now() && jobs.find(row.narHash) === undefined)
     return due.sort(byUrgency)[0]
+  }
+
+  #dueAt({ narHash, provenAt }: ImageRow): number {
+    const proven = provenAt?.getTime() ?? 0
+    // One that is yet to come was noted while the clock was wrong, and says nothing.
+    return Math.max(proven > this.#now() + CLOCK_SKEW_MS ? 0 : proven + this.#settings.intervalMs, this.#later.get(narHash.toNix32()) ?? 0)
   }
 
   async #prove({ narHash, name }: ImageRow): Promise<void> {
@@ -80,6 +99,7 @@ export class Scrubber {
       // Whatever the clock of the catalog says: no image is proven over and over.
       this.#later.set(narHash.toNix32(), this.#now() + this.#settings.intervalMs)
       if (row === undefined || verdict.verdict === 'pass') return
+      this.#damaged += 1
       logger.error('found a damaged image and withdrew it', { narHash: narHash.toSri(), name, reason: verdict.reason })
       if (row.state === 'rejected') await this.#repair(narHash)
     } catch (error) {

@@ -1,5 +1,6 @@
 import { messageOf } from '../errors.ts'
 import type { TaskContext } from './context.ts'
+import type { Scrubber } from './scrub.ts'
 
 export interface HostFacts {
   readonly version: string
@@ -7,6 +8,7 @@ export interface HostFacts {
   readonly dataDir: string
   readonly socket: string
   readonly fleet: boolean
+  readonly scrubber: Pick<Scrubber, 'describe'>
 }
 
 /** What this host is, has and sees. */
@@ -25,6 +27,7 @@ export async function describeStatus({ catalog, content, node, nix, space, setti
     socket: facts.socket,
     freeBytes: await content.freeBytes(),
     paused: space.paused,
+    scrub: facts.scrubber.describe(),
     fleet: facts.fleet,
     nix: settings.useNix ? await describeNix(nix) : { available: false, detail: 'turned off in the config' },
   }

@@ -112,19 +112,21 @@ async function judgeSignatures({ tree, trust }: Subject, { narHash, narSize }: M
   return { result: [{ stage: 'signatures', ...outcome, milliseconds: elapsed(started) }], vouchedBy }
 }
 
-async function readTree({ tree, followed, alterable = false }: Subject, options: VerifyOptions): Promise<{ read: Awaited<ReturnType<typeof measure>>, newestChange: number | null }> {
+async function readTree({ tree, followed, expected, alterable = false }: Subject, options: VerifyOptions): Promise<{ read: Awaited<ReturnType<typeof measure>>, newestChange: number | null }> {
   // A tree that is gone is for `measure` to tell.
   const before = alterable ? await newestChange(tree).catch(() => null) : null
-  return { read: await measure(tree, followed, options), newestChange: before }
+  return { read: await measure({ tree, followed, expected }, options), newestChange: before }
 }
 
-async function measure(tree: string, followed: FollowedTree | undefined, { signal, onProgress, bytesPerSecond }: VerifyOptions): Promise<{ measurement: Measurement, entries: number, wasFollowed: boolean } | string> {
+async function measure({ tree, followed, expected }: Pick<Subject, 'tree' | 'followed' | 'expected'>, { signal, onProgress, bytesPerSecond }: VerifyOptions): Promise<{ measurement: Measurement, entries: number, wasFollowed: boolean } | string> {
   try {
     const confirmed = await confirm(tree, followed, signal)
     const found = confirmed ?? await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }), bytesPerSecond })
     return { measurement: measurementOf(found), entries: found.listing.count, wasFollowed: confirmed !== undefined }
   } catch (error) {
-    if (isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
+    // What was proven and can't be read any more is no longer proven; what is only being imported is its owner's business.
+    const isGone = expected !== null && isNarvikError(error, 'unreadable')
+    if (isGone || isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
     throw error
   }
 }

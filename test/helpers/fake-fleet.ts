@@ -148,6 +148,14 @@ export class MemoryNames implements NameDirectory {
     this.kept.push(published)
   }
 
+  known(): ReturnType<NameDirectory['known']> {
+    return this.book.known()
+  }
+
+  refusals(): ReturnType<NameDirectory['refusals']> {
+    return this.book.refusals()
+  }
+
   async find(publisher: string, name: string): Promise<PublishedName | undefined> {
     const value = this.found.get(`${publisher}/${name}`)?.value
     if (value !== undefined) await this.accept(value).catch(() => undefined)
@@ -207,6 +215,7 @@ export class FakeFleet {
       names: this.names,
       peers: () => [],
       routingPeers: 0,
+      sending: [],
       traffic: new Map(),
       onPeerChange: () => () => undefined,
       onPeer: listener => {

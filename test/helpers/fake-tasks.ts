@@ -82,6 +82,7 @@ const status: StatusJson = {
   socket: '/run/narvik/narvik.sock',
   freeBytes: 53_687_091_200,
   paused: null,
+  scrub: { lastAt: '2026-03-01T12:00:00.000Z', nextAt: '2026-03-02T12:00:00.000Z', underWay: null, damaged: 0 },
   fleet: false,
   nix: { available: true, detail: 'nix 2.34.8' },
 }
@@ -121,7 +122,7 @@ export const someEvents: readonly HostEvent[] = [
   { at: '2026-03-01T12:00:09.000Z', type: 'log', level: 'warn', message: 'banned a peer', fields: { peerId: PEER } },
 ]
 
-const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', startedAt: '2026-03-01T12:00:00.000Z' }
+const transfer: TransferJson = { ...someProgress, narHash: GOOD_HASH, name: 'web-1', direction: 'in', queuePosition: null, startedAt: '2026-03-01T12:00:00.000Z' }
 
 const queue: QueueJson = [
   { position: 1, narHash: GOOD_HASH, name: 'web-1', priority: 10, since: '2026-03-01T12:00:00.000Z' },
@@ -187,7 +188,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       const { narHash, narSize, name, state, reason } = known(ref)
       const isBad = known(ref) === badImage
       return {
-        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [],
+        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [], names: [], refusedNames: [],
         why: 'it was asked for by its NAR hash',
         peers: isBad ? [{ peerId: PEER, bytes: 1024, wasted: 1024, outcome: 'lied', detail: 'the only peer that sent' }] : [{ peerId: PEER, bytes: 1024, wasted: 0, outcome: 'used', detail: null }],
         refused: isBad ? [{ by: PEER, detail: 'lied: the only peer that sent' }] : [],

@@ -107,6 +107,12 @@ export class HostilePeer {
     }, { maxInboundStreams: 1000 })
   }
 
+  /** Is gone from one moment to the next, as a machine that is switched off, but for the sockets that its kernel closes. */
+  async vanish(): Promise<void> {
+    for (const connection of this.stack.getConnections()) connection.abort(new Error('gone'))
+    await this.stack.stop()
+  }
+
   /** Answers the DHT's messages in its own way; undefined answers nothing. */
   answerDht(answer: (message: DhtMessage) => Promise<DhtMessage | undefined> | DhtMessage | undefined): void {
     insideOf(this.stack.services.dht).rpc.handleMessage = async (_peerId, message) => answer(message as DhtMessage)
@@ -161,6 +167,18 @@ export function introductionOf(offer: OfferedImage, { metadata = offer.metadata,
 /** What the DHT calls an image. */
 export function providerKey(narHash: NarHash): Uint8Array {
   return CID.createV1(raw.code, createDigest(0x12, narHash.bytes)).bytes
+}
+
+/** Resolves when so many bytes have come on a stream since this was called, and with all that have; undefined where it ends before. */
+export async function heard(stream: Stream, bytes: number): Promise<Uint8Array | undefined> {
+  const { promise, resolve } = Promise.withResolvers<Uint8Array | undefined>()
+  const parts: Uint8Array[] = []
+  stream.addEventListener('message', ({ data }) => {
+    parts.push(Uint8Array.from(data.subarray()))
+    if (parts.reduce((sum, part) => sum + part.byteLength, 0) >= bytes) resolve(Buffer.concat(parts))
+  })
+  stream.addEventListener('close', () => { resolve(undefined) })
+  return promise
 }
 
 /** Milliseconds from now until the other end has ended the stream. */

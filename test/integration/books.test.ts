@@ -114,12 +114,15 @@ test('the books of chunks balance over six hosts, also where the one or the othe
 
   // The asker leaves while bytes are on their way to it.
   const [first, second, third] = nodes as [P2pNode, P2pNode, P2pNode]
-  const early = await takeChunks(first, second.peerId, { most: 200_000 })
+  let sending = second.sending
+  const early = await takeChunks(first, second.peerId, { most: 200_000, onBytes: () => { sending = second.sending } })
+  expect(sending).toEqual([expect.objectContaining({ peerId: first.peerId, narHash: MADE_UP_HASH })])
   expect(early).toBeLessThan(image.bytes.length)
   await untilQuiet(nodes)
   const left = standing(nodes, '/narvik/chunks/1.0.0')
   expect(left).toMatchObject({ disagreement: 0, received: whole + early })
   expect(left.lost).toBe(left.broken[0] - left.broken[1])
+  expect(nodes.flatMap(node => node.sending)).toEqual([])
 
   // The asker's host is stopped.
   const stopped = nodes.at(-1) as P2pNode

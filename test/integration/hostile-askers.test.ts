@@ -142,11 +142,16 @@ describe('who is slow', () => {
   })
 })
 
+/** A header whose length takes a byte more than it needs. */
+function inLongerForm(header: Uint8Array): Uint8Array {
+  return Buffer.concat([Uint8Array.of((header[0] ?? 0) | 0x80, 0), header.subarray(1)])
+}
+
 describe('who lies in a request', () => {
   const ask = { version: 1, narHash: 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=' }
   const lies: [what: string, protocol: string, bytes: Uint8Array][] = [
     ['a header of 2 MiB', META_PROTOCOL, Uint8Array.of(0x80, 0x80, 0x80, 0x01)],
-    ['a length in a longer form', META_PROTOCOL, Uint8Array.of(0x82, 0x00, 0x7b, 0x7d)],
+    ['a length in a longer form', META_PROTOCOL, inLongerForm(encodeHeader(ask))],
     ['a header of deep brackets', META_PROTOCOL, Buffer.concat([Uint8Array.of(0xe0, 0xd4, 0x03), Buffer.alloc(60_000, '[')])],
     ['bytes after the request', META_PROTOCOL, Buffer.concat([encodeHeader(ask), Buffer.alloc(1000)])],
     ['a hash that is a path', META_PROTOCOL, encodeHeader({ ...ask, narHash: '../../etc/passwd' })],
@@ -165,9 +170,9 @@ describe('who lies in a request', () => {
       const stream = await peer.open(protocol)
       let received = 0
       stream.addEventListener('message', ({ data }) => { received += data.byteLength })
+      // Its end is left open: what is wrong is wrong before it, and not refused for want of time.
       stream.send(Uint8Array.from(bytes))
-      await stream.close().catch(() => undefined)
-      expect(await untilEnded(stream), what).toBeLessThan(HEADER_TIMEOUT_MS)
+      expect(await Promise.race([untilEnded(stream), delay(HEADER_TIMEOUT_MS - 1000, Infinity, { ref: false })]), what).toBeLessThan(HEADER_TIMEOUT_MS)
       expect([what, stream.status, received]).toEqual([what, 'reset', 0])
     }
   })

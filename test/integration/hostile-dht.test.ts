@@ -7,7 +7,7 @@ import { Record as DhtRecord } from '@libp2p/kad-dht'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
 import { join } from 'node:path'
-import { beforeAll, describe, expect, it } from 'vitest'
+import { afterEach, beforeAll, describe, expect, it } from 'vitest'
 import type { ImageJson } from '../../src/control/api.ts'
 import { createFleetKey } from '../../src/fleet-key.ts'
 import type { NarHash } from '../../src/image/nar-hash.ts'
@@ -36,6 +36,9 @@ beforeAll(async () => {
   honest = await TestDaemon.start({ env, bootstrap: [host] })
   await host.untilPeers(1)
 })
+
+// Whatever was done to it, the daemon has not been made to fill its log.
+afterEach(() => { expect(host.log.split('\n').length).toBeLessThan(60) })
 
 async function importDisk(seed: number): Promise<ImageJson> {
   const file = join(dir, `disk-${seed}`)
@@ -73,6 +76,17 @@ describe('a member of the DHT that', () => {
     const { rss: before } = await host.memory()
     expect(await host.json<ImageJson>('fetch', image.narHash)).toMatchObject({ state: 'verified' })
     expect((await host.memory()).rss - before).toBeLessThan(100)
+  })
+
+  // Watches the time for one message of the DHT (stack.ts), and that a look-up goes on without who is gone.
+  it.each(['FIND_NODE', 'GET_PROVIDERS', 'GET_VALUE'] as const)('is gone when it is asked %s hides nothing', async type => {
+    const image = await importDisk(['FIND_NODE', 'GET_PROVIDERS', 'GET_VALUE'].indexOf(type) + 10)
+    const gone = await HostilePeer.join(host, fleet)
+    gone.answerDht(async message => {
+      if (message.type === type) await gone.vanish()
+      return { ...message, providers: [], closer: [] }
+    })
+    expect(await host.json<ImageJson>('fetch', image.narHash)).toMatchObject({ state: 'verified' })
   })
 
   // Watches the signature, the key and the number of records (record.ts, names.ts, record-book.ts), where the host stores them for others.

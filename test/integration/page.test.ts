@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import type { ImageJson, Tasks } from '../../src/control/api.ts'
 import { createPageServer } from '../../src/control/server.ts'
+import { NarvikError } from '../../src/errors.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
 import { silentLogger } from '../../src/log.ts'
 import { PageFiles } from '../../src/page/files.ts'
@@ -65,10 +66,10 @@ describe('the page of a real host', () => {
 
     const fetching = host.json<ImageJson>('fetch', source.narHash, '--name', 'disk')
     fetching.catch(() => undefined)
-    await page.waitForSelector('.transfer .chunks rect.c8')
-    expect(await page.locator('.chunks rect').count()).toBeGreaterThan(50)
+    await page.waitForSelector('.transfer .map .c8')
+    expect(await page.locator('.map span').count()).toBeGreaterThan(50)
     // One more is full than there was: `nth` counts from 0.
-    await page.locator('.chunks .c8').nth(await page.locator('.chunks .c8').count()).waitFor()
+    await page.locator('.map .c8').nth(await page.locator('.map .c8').count()).waitFor()
     expect(await page.textContent('.transfer')).toMatch(/disk.*receiving.*chunks are here and proven/s)
     expect(await page.title()).toMatch(/^\(1\) /)
     // Without a press of a key: the image ends where it belongs.
@@ -144,6 +145,20 @@ describe('what others have named', () => {
     expect(await page.locator('img:not(header img), body script').count()).toBe(0)
     expect(complaints).toEqual([])
     expect(await page.evaluate<boolean>('document.documentElement.scrollWidth <= innerWidth')).toBe(true)
+  })
+
+  it('says what is wrong where the daemon answers with an error, and goes on when it is over', async () => {
+    let isBroken = false
+    const { page } = await showFake({ transfers: () => {
+      if (isBroken) throw new NarvikError('corrupt-catalog', 'Cannot read the catalog: found no database, needed one')
+      return []
+    } })
+    await page.waitForSelector('.connection.live')
+    isBroken = true
+    await page.locator('.notice.bad', { hasText: 'The daemon answers with an error: Cannot read the catalog' }).waitFor()
+    isBroken = false
+    await page.waitForSelector('.connection.live')
+    expect(await page.locator('.notice.bad').count()).toBe(0)
   })
 
   it('finds what is typed, with a name for everything that can be operated', async () => {

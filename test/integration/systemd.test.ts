@@ -40,6 +40,7 @@ describe.skipIf(!canBoot() && process.env.CI === undefined)('the service on a ba
     expect(await machine.get('stat', '-c', '%U', `/proc/${await machine.property('MainPID')}`)).toBe('narvik')
     expect(await machine.get('stat', '-c', '%U %a', '/var/lib/narvik', '/run/narvik', '/var/lib/narvik/identity.key', '/var/lib/narvik/quarantine')).toBe('narvik 755\nnarvik 750\nnarvik 600\nnarvik 700')
     expect(await machine.get('bash', '-c', 'source /usr/share/bash-completion/completions/narvik && complete -p narvik')).toContain('_narvik')
+    await machine.get(NODE, '-e', `require('http').get({ socketPath: '/run/narvik/narvik.sock', path: '/page/lib/directives/repeat.js' }, ({ statusCode }) => process.exit(statusCode === 200 ? 0 : 1))`)
   })
 
   test('has settings that systemd thinks little of attacking, and a journal with levels and fields', async () => {

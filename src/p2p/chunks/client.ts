@@ -133,9 +133,10 @@ export class ChunkSession {
     if (this.#closed) return
     this.#closed = true
     this.#watchdog.stop()
+    // Neither end can know that all has come that was sent; so both count every session as broken off.
+    this.#traffic.breakOff?.()
     if (this.#stream.status !== 'open') return
     // What the peer still sends is not wanted: only a reset tells it at once.
-    this.#traffic.breakOff?.()
     this.#stream.abort(new Error('the session is over'))
     await this.#sending
   }

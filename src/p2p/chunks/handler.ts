@@ -17,8 +17,10 @@ export interface ChunksHandlerComponents extends ServeComponents {
 /** Serves `/narvik/chunks/1.0.0`: chunks of an image, proven ones only, for as long as the asker stays. */
 export function chunksHandler({ source, turns, ...components }: ChunksHandlerComponents, { stallMs, headerTimeoutMs = HEADER_TIMEOUT_MS }: ServeInit = {}): StreamHandler {
   const swarms = new Swarms()
-  return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic, peerId }) => {
+  return attend(components, { stallMs }, async ({ stream, reader, watchdog, traffic, peerId, concerns }) => {
     const hello = await watchdog.wait(readHeader(reader, chunksHello), 'whole hello', headerTimeoutMs)
+    concerns(hello.narHash)
+    traffic.sends?.(hello.narHash)
     const holding = source.hold(hello.narHash, hello.manifestDigest)
     const swarm = holding && swarms.of(hello.narHash, hello.manifestDigest, holding)
     if (holding === undefined || swarm === undefined || holding.gone.aborted) await refuse(stream, watchdog, { status: 'not-found' })

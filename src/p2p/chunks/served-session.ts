@@ -69,7 +69,7 @@ export class ServedSession {
     const listening = this.#listen()
     listening.catch((error: unknown) => { this.#giveUp(error) })
     await this.#serve()
-    // Neither end of a session can know that all has come that was sent, and the asker counts each as broken off.
+    // As the asker counts every session, which can't know what was still to come.
     this.#parts.traffic.breakOff?.()
   }
 

@@ -1,7 +1,7 @@
 import type { z } from 'zod'
 import { NarvikError } from '../../errors.ts'
 import type { NarHash } from '../../image/nar-hash.ts'
-import { MAX_PACKED_NAR_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MAX_CLOSURE_BYTES, MAX_PACKED_NAR_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
 import { type Answer, ask, type AskOptions } from '../ask.ts'
 import { expectEnd, readExactly, readHeader } from '../header.ts'
 import type { ClosurePath, Refusal, StreamOpener } from '../protocol.ts'
@@ -37,10 +37,12 @@ async function readPaths({ reader, watchdog, traffic }: Answer<unknown>, count: 
   const paths: ClosurePath[] = []
   const storePaths = new Set<string>()
   const needed = new Set<number>()
+  const start = reader.taken
   for (let number = 0; number < count; number++) {
     const before = reader.taken
     const path = await watchdog.wait(readHeader(reader, pathMessage), 'whole path')
     traffic.received += reader.taken - before
+    if (reader.taken - start > MAX_CLOSURE_BYTES) throw broken(`${reader.taken - start} bytes of paths`, `at most ${MAX_CLOSURE_BYTES}`)
     checkPath(path, number)
     if (storePaths.has(path.storePath)) throw broken(`${path.storePath} twice`, 'each path once')
     storePaths.add(path.storePath)

@@ -24,6 +24,7 @@ export function metaHandler({ source, slots, ...components }: MetaHandlerCompone
       return
     }
     try {
+      exchange.concerns(exchange.request.narHash)
       const described = await source.describe(exchange.request.narHash)
       if (described === undefined) await refuse(exchange, 'not-found')
       else await sendDescription(exchange, described)

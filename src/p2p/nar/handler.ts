@@ -36,6 +36,7 @@ type NarExchange = Exchange<z.output<typeof narRequest>>
 
 async function sendRange(exchange: NarExchange, source: ImageSource): Promise<void> {
   const { stream, request: { narHash, offset, length }, watchdog, traffic } = exchange
+  exchange.concerns(narHash)
   const bytes = source.read(narHash, offset, length, { signal: watchdog.signal })
   const range = inFlight(traffic.flight, WIRE_BUFFER_BYTES, watchdog.signal)(bytes)[Symbol.asyncIterator]()
   // The first bytes are read before the reply's header, which says whether there are any.
@@ -44,6 +45,7 @@ async function sendRange(exchange: NarExchange, source: ImageSource): Promise<vo
     await refuse(exchange, first)
     return
   }
+  traffic.sends?.(narHash)
   await sendHeader(stream, { version: 1, status: 'ok', length }, watchdog)
   await pipe(
     resumed(first, range),

@@ -37,10 +37,15 @@ export async function prove(privateKey: PrivateKey, subject: ProofSubject): Prom
  * @throws NarvikError `peer-failed` where the proof is wrong, or of another channel, role, fleet or addressee.
  */
 export async function checkProof(proof: Uint8Array, subject: ProofSubject): Promise<PeerId> {
+  // Of another length they would be taken for another kind of key.
+  if (proof.length !== PROOF_BYTES) throw wrongProof(subject)
   const publicKey = publicKeyFromRaw(proof.subarray(0, KEY_BYTES))
-  const signed = proof.length === PROOF_BYTES && await publicKey.verify(textOf(subject), proof.subarray(KEY_BYTES))
-  if (!signed) throw new NarvikError('peer-failed', `Cannot trust the ${subject.role}: found a wrong proof of its peer id, needed a right one`)
+  if (!await publicKey.verify(textOf(subject), proof.subarray(KEY_BYTES))) throw wrongProof(subject)
   return peerIdFromPublicKey(publicKey)
+}
+
+function wrongProof({ role }: ProofSubject): NarvikError {
+  return new NarvikError('peer-failed', `Cannot trust the ${role}: found a wrong proof of its peer id, needed a right one`)
 }
 
 /** Every part has a fixed length but the last, so that no two subjects have one text. */

@@ -6,11 +6,14 @@ import { ask, follow, imagePath, Refusal } from './ask.js'
 
 /** Milliseconds between two looks. */
 const INTERVAL_MS = 1000
-/** Looks between two at what changes slowly, and between two at everything. */
+/** Looks between two at what changes slowly, between two at what hardly changes, and between two at everything. */
 const SLOW = 5
+const RARE = 15
 const ALL = 30
 /** Events that are kept. */
 const KEPT_EVENTS = 40
+/** Images that are kept with all that is known of them. */
+const KEPT_IMAGES = 16
 /** Transfers whose chunks are shown. */
 const MAPPED = 4
 
@@ -19,6 +22,8 @@ const MAPPED = 4
 export class Host {
   /** @type {'opening' | 'live' | 'lost'} */
   connection = 'opening'
+  /** What the daemon has answered instead, where it did. @type {string | undefined} */
+  complaint
   /** When the last answer came. @type {number} */
   heardAt = Date.now()
   /** @type {StatusJson | undefined} */
@@ -75,7 +80,8 @@ export class Host {
   watch(narHashes) {
     const wanted = new Set(narHashes)
     for (const narHash of wanted) if (!this.#watched.has(narHash)) this.#staleKnown.add(narHash)
-    for (const narHash of this.known.keys()) if (!wanted.has(narHash)) this.known.delete(narHash)
+    // Some stay for whoever comes back, also where the daemon does not answer any more.
+    for (const narHash of this.known.keys()) if (!wanted.has(narHash) && this.known.size > KEPT_IMAGES) this.known.delete(narHash)
     const hasMore = [...wanted].some(narHash => !this.#watched.has(narHash))
     this.#watched = wanted
     if (hasMore && this.#timer !== undefined) this.#soon()
@@ -105,10 +111,12 @@ export class Host {
       await this.#look()
       if (this.connection === 'lost') this.#stale = { images: true, peers: true, transfers: true }
       this.connection = 'live'
+      this.complaint = undefined
       this.heardAt = Date.now()
       if (this.#following === undefined) void this.#follow()
-    } catch {
+    } catch (error) {
       this.connection = 'lost'
+      this.complaint = error instanceof Refusal ? error.message : undefined
       this.#following?.abort()
     }
     this.#isLooking = false
@@ -122,7 +130,7 @@ export class Host {
     const isLost = this.connection === 'lost'
     const slowly = isLost || this.#ticks % SLOW === 0
     await Promise.all([
-      slowly && this.#lookAtStatus(),
+      (isLost || this.#ticks % RARE === 0) && this.#lookAtStatus(),
       (slowly || this.#stale.peers) && this.#lookAtPeers(),
       (slowly || this.#stale.transfers || (this.transfers?.length ?? 0) > 0) && this.#lookAtTransfers(),
       (isLost || this.#ticks % ALL === 0 || (this.#stale.images && this.#ticks % 2 === 0)) && this.#lookAtImages(),
@@ -130,7 +138,7 @@ export class Host {
     const moving = (this.transfers ?? []).map(({ narHash }) => narHash)
     const mapped = new Set([...moving.slice(0, MAPPED), ...moving.filter(narHash => this.#watched.has(narHash))])
     for (const narHash of this.chunks.keys()) if (!mapped.has(narHash)) this.chunks.delete(narHash)
-    const due = [...this.#watched].filter(narHash => this.#staleKnown.has(narHash) || (mapped.has(narHash) && slowly) || this.#ticks % ALL === 0)
+    const due = [...this.#watched].filter(narHash => this.#staleKnown.has(narHash) || mapped.has(narHash) || this.#ticks % ALL === 0)
     await Promise.all([...[...mapped].map(narHash => this.#lookAtChunks(narHash)), ...due.map(narHash => this.#lookAtImage(narHash))])
   }
 

@@ -17,19 +17,25 @@ export function imageView(host, narHash) {
   const back = html`<p class="back"><a href="#/">← all of this host</a></p>`
   if (known === undefined) return html`${back}${emptyView(host.absent.has(narHash) ? 'This host has no such image any more.' : '…')}`
   const { details, explanation } = known
-  const transfer = host.transfers?.find(one => one.narHash === narHash)
+  const transfer = host.transfers?.find(one => one.narHash === narHash && one.direction === 'in')
   return html`
     ${back}
     <h1>${nameOf(details)} ${stateView(details.state)}${details.pinned ? html` <span class="tag">pinned</span>` : nothing}${details.private ? html` <span class="tag">private</span>` : nothing}</h1>
     <p class="why">It is here because ${explanation.why}.</p>
-    ${transfer === undefined ? nothing : html`<div class="cards">${transferView(host, transfer)}</div>`}
+    ${transfer === undefined ? nothing : html`<div class="cards">${transferView(host, transfer, { isAlone: true })}</div>`}
     ${transfer === undefined && details.state !== 'verified' ? chunkMapView(host.chunks.get(narHash)) : nothing}
     ${sectionView('facts', 'What it is', null, factsView(details))}
     ${sectionView('sources', 'Where its bytes came from', null, sourcesView(details, explanation))}
-    ${sectionView('evidence', details.state === 'verified' ? 'The evidence for it' : 'The evidence', null, evidenceView(known, details))}
+    ${sectionView('evidence', titleOfEvidence(details), null, evidenceView(known, details))}
     ${sectionView('journal', 'Journal', details.journal.length, tableView('Journal of the image, the newest first', JOURNAL_COLUMNS, details.journal.toReversed().map(({ at, event, from, to, reason, code }) => rowView(JOURNAL_COLUMNS, [
       html`<time datetime=${at}>${clock(at)}</time>`, event, html`${from ?? ''} → ${to ?? 'removed'}`, html`${proseView(reason)}${code === null ? nothing : html` <code class="reason">${code}</code>`}`,
     ]))))}`
+}
+
+/** @param {ImageDetailsJson} details */
+function titleOfEvidence({ state, journal }) {
+  if (state === 'verified') return 'The evidence for it'
+  return journal.some(({ evidence }) => evidence !== null) ? 'The evidence' : 'What happens'
 }
 
 /** @param {ImageDetailsJson} details */

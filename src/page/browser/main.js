@@ -1,12 +1,14 @@
 import { html, nothing, render } from 'lit-html'
 import { fleetView } from './fleet.js'
-import { clock, duration, shortPeer, size } from './format.js'
+import { clock, counted, duration, shortPeer, size } from './format.js'
 import { Host } from './host.js'
 import { eventsView } from './events.js'
 import { imageView } from './image.js'
 import { imagesView } from './images.js'
 import { quarantineView, quarantined, SHOWN_EVIDENCE } from './quarantine.js'
 import { transfersView } from './transfers.js'
+
+/** @import { StatusJson } from '../../control/api.ts' */
 
 /** What a person has chosen on this page. @typedef {{ filter: string, state: string, limit: number, opened: Map<string, boolean> }} Choices */
 
@@ -89,10 +91,10 @@ function headerView() {
 }
 
 function noticesView() {
-  const { status, connection, heardAt } = host
+  const { status, connection, heardAt, complaint } = host
   return html`
     ${connection === 'lost' ? html`
-      <p class="notice bad" role="alert">The daemon does not answer. ${status === undefined ? 'It is asked again every second.' : `What is shown is as it was at ${clock(new Date(heardAt).toISOString())}; it is asked again every second.`}</p>` : nothing}
+      <p class="notice bad" role="alert">${complaint === undefined ? 'The daemon does not answer.' : `The daemon answers with an error: ${complaint}.`} ${status === undefined ? 'It is asked again every second.' : `What is shown is as it was at ${clock(new Date(heardAt).toISOString())}; it is asked again every second.`}</p>` : nothing}
     ${status?.paused ? html`<p class="notice">Fetches are paused: ${status.paused}</p>` : nothing}
     ${status !== undefined && !status.fleet ? html`<p class="notice quiet">This host is in no fleet: no fleet key keeps strangers out.</p>` : nothing}`
 }
@@ -108,16 +110,20 @@ function overview() {
     ${eventsView(host)}`
 }
 
+/** The newest numbers there are: the lists are asked for more often than the status. */
 function figuresView() {
-  const { status } = host
+  const { status, images, peers } = host
+  /** @param {(keyof StatusJson['images'])[]} states */
+  const count = (...states) => images === undefined ? states.reduce((sum, state) => sum + (status?.images[state] ?? 0), 0) : images.filter(({ state }) => states.includes(state)).length
+  const rejected = count('rejected')
   /** @type {readonly (readonly [label: string, value: string, state: string])[]} */
   const figures = status === undefined
     ? ['verified', 'on the way', 'rejected', 'peers', 'free'].map(label => /** @type {const} */ ([label, '–', '']))
     : [
-        ['verified', String(status.images.verified), 'verified'],
-        ['on the way', String(status.images.wanted + status.images.receiving + status.images.quarantined), 'receiving'],
-        ['rejected', String(status.images.rejected), status.images.rejected > 0 ? 'rejected' : ''],
-        ['peers', String(status.peers), ''],
+        ['verified', counted(count('verified')), 'verified'],
+        ['on the way', counted(count('wanted', 'receiving', 'quarantined')), 'receiving'],
+        ['rejected', counted(rejected), rejected > 0 ? 'rejected' : ''],
+        ['peers', counted(peers?.filter(({ direction }) => direction !== null).length ?? status.peers), ''],
         ['free', size(status.freeBytes), ''],
       ]
   return html`<dl class="figures" aria-label="This host in figures">${figures.map(([label, value, state]) => html`<div class=${state}><dt>${label}</dt><dd>${value}</dd></div>`)}</dl>`

@@ -22,14 +22,14 @@ export function transfersView(host) {
       <ol class="queue">${queue.map(place => html`<li>${linkView(place)} <span class="quiet">priority ${place.priority}, since ${ago(place.since, Date.now())}</span></li>`)}</ol>`}`)
 }
 
-/** @param {Host} host @param {TransferJson} transfer */
-export function transferView(host, transfer) {
+/** @param {Host} host @param {TransferJson} transfer @param {{ isAlone?: boolean }} [options] whether it is on the page of its image */
+export function transferView(host, transfer, { isAlone = false } = {}) {
   const { narHash, phase, bytes, totalBytes, bytesPerSecond, peers } = transfer
   const share = percent(bytes, totalBytes)
   const isMoving = phase === 'receiving'
   return html`
     <article class="transfer" aria-label="Transfer of ${transfer.name ?? narHash}">
-      <h3>${linkView(transfer)} <span class="phase">${phase}</span></h3>
+      ${isAlone ? html`<p class="alone"><span class="phase">${phase}</span></p>` : html`<h3>${linkView(transfer)} <span class="phase">${phase}</span></h3>`}
       <p class="figure">${share === null ? nothing : html`<strong>${share} %</strong> · `}${size(bytes)}${totalBytes === null ? nothing : ` of ${size(totalBytes)}`}${isMoving ? html` · ${rate(bytesPerSecond)} · ${remaining(transfer)}` : nothing}</p>
       ${totalBytes === null
         ? html`<progress aria-label=${phase}></progress>`

@@ -44,6 +44,18 @@ describe('a ban', () => {
     expect(new Bans({ store, now: () => now }).add('liar', HOUR, 'again').times).toBe(2)
   })
 
+  it('of a time to come, made while the clock was ahead, lasts no longer than it was made for', () => {
+    const store = new MemoryBanStore()
+    let now = 1000 * HOUR
+    new Bans({ store, now: () => now }).add('liar', HOUR, 'it lied')
+    now = 0
+    const after = new Bans({ store, now: () => now })
+    expect(after.has('liar')).toBe(true)
+    expect(store.list()).toMatchObject([{ since: 0, until: HOUR, times: 1 }])
+    now = HOUR
+    expect(after.has('liar')).toBe(false)
+  })
+
   it('is forgotten in the end', () => {
     const store = new MemoryBanStore()
     let now = 0

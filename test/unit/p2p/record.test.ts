@@ -112,6 +112,16 @@ describe('RecordBook', () => {
     expect(book.newest(OWNER, HASH)).toEqual(WITHDRAWN)
   })
 
+  it('is not bound by what it took while the clock was ahead', async () => {
+    let now = NOW + 1000 * RECORD_LIFETIME_MS
+    const book = bookAt(() => now)
+    await book.accept(KEY, await signed({ seq: now, expires: now + RECORD_LIFETIME_MS }))
+    now = NOW
+    expect(book.newest(OWNER, HASH)).toBeUndefined()
+    await book.accept(KEY, await signed({ seq: NOW }))
+    expect(book.newest(OWNER, HASH)?.seq).toBe(NOW)
+  })
+
   it('ends with the newest, in whatever order records come', async () => {
     const values = await Promise.all(Array.from({ length: 8 }, (_, seq) => signed({ seq })))
     await fc.assert(fc.asyncProperty(fc.shuffledSubarray([0, 1, 2, 3, 4, 5, 6, 7], { minLength: 1 }), async order => {

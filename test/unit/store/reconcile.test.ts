@@ -237,5 +237,7 @@ test('a catalog that was lost is made again from the trees, and nothing in sight
   const report = await settle(second)
   expect(report.takenUp).toHaveLength(3)
   expect(report.relinked.sort()).toEqual(['a', 'b', 'c'])
+  // The links by name have what they were called; who may have them is not known any more.
+  expect(second.catalog.list().map(({ name, state, isPrivate }) => [name, state, isPrivate]).sort()).toEqual(['a', 'b', 'c'].map(name => [name, 'quarantined', true]))
   second.catalog.close()
 })

@@ -62,6 +62,22 @@ describe('the scrub', () => {
     for (const [index, image] of images.entries()) expect(rowOf(image)?.provenAt?.getTime()).toBeGreaterThanOrEqual(before[index] ?? 0)
   })
 
+  it('says when it has proven something last, when it will next, and what it found', async () => {
+    const { context, images: [image], clock, scrubber, rowOf } = await hostWith('web') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
+    const due = new Date(clock.now).toISOString()
+    expect(scrubber.describe()).toEqual({ lastAt: null, nextAt: due, underWay: null, damaged: 0 })
+    await scrubber.look()
+    // Left alone until a day after the look, by its clock.
+    expect(scrubber.describe()).toEqual({ lastAt: rowOf(image)?.provenAt?.toISOString(), nextAt: new Date(clock.now + DAY).toISOString(), underWay: null, damaged: 0 })
+    scrubber.configure({ bytesPerSecond: 0, intervalMs: DAY })
+    expect(scrubber.describe().nextAt).toBeNull()
+    scrubber.configure({ bytesPerSecond: FAST, intervalMs: DAY })
+    clock.now += 2 * DAY
+    await damage(context, image)
+    await scrubber.look()
+    expect(scrubber.describe()).toMatchObject({ nextAt: null, damaged: 1 })
+  })
+
   it('leaves alone what was proven not long ago, and everything where it is turned off', async () => {
     const { context, clock, scrubber } = await hostWith('web')
     const started = jobsOf(context)
@@ -92,6 +108,14 @@ describe('the scrub', () => {
     expect(rowOf(image)).toMatchObject({ state: 'rejected', reason: expect.stringMatching(/hashes to/) as string })
     expect(fleet.announces(image.narHash)).toBe(false)
     expect(context.catalog.journal(image.narHash).at(-1)?.evidence?.verdict?.verdict).toBe('fail')
+  })
+
+  it('does not believe that an image was proven in a time to come', async () => {
+    const { images: [image], scrubber, clock, rowOf } = await hostWith('web') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
+    const before = rowOf(image)?.provenAt?.getTime() ?? 0
+    clock.now = before - 10 * DAY
+    await scrubber.look()
+    expect(rowOf(image)?.provenAt?.getTime()).toBeGreaterThan(before)
   })
 
   it('gives way to anything else that is to be done with the image', async () => {
