@@ -1,5 +1,6 @@
 import { benchClosure } from './closure.ts'
 import { benchHostToHost } from './host-to-host.ts'
+import { benchInstall } from './install.ts'
 import { benchMemory } from './memory.ts'
 import { benchNarHash, type NarHashResult } from './nar-hash.ts'
 import { benchPathInfo, type PathInfoResult } from './path-info.ts'
@@ -26,6 +27,7 @@ async function main(): Promise<void> {
   add(ofPathInfo(await benchPathInfo({ log: () => undefined })))
   for (const each of await benchHostToHost()) add(each)
   add(await benchClosure())
+  add(await benchInstall())
   add(await benchMemory())
   await keep('latest', INTRODUCTION, { ...machine, load: `${loadBefore} before, ${load()} after (one minute each)` }, results)
 }

@@ -209,7 +209,7 @@ export const MAX_UNPACKED_BYTES = 4 * MIB
 export const MIN_UNPACKED_BYTES = 256 * KIB
 /** Images of a closure that become verified together: one transaction, and one wait for the disk. */
 export const MAX_SETTLED_TOGETHER = 256
-/** Large paths of one closure that are fetched at once, beside what comes packed: each holds buffers of its own, and one fills the line. */
+/** Large paths of one closure that are fetched at once, after what comes packed: each holds buffers of its own, and one fills the line. */
 export const MAX_CLOSURE_FETCHES = 1
 /** Closures described, and packs sent, to all peers at once. */
 export const MAX_SERVED_CLOSURES = 8

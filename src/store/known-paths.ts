@@ -1,24 +1,14 @@
 import type { Statement } from 'better-sqlite3'
 import { NarHash } from '../image/nar-hash.ts'
+import type { NixPathInfo } from '../image/path-info.ts'
 import { MAX_KNOWN_PATHS } from '../limits.ts'
 import { corruptValue, fromSqliteError } from './database.ts'
 import type { Database } from './database.ts'
 
-/** What Nix said of a valid store path. */
-export interface KnownPath {
-  readonly path: string
+/** What Nix said of a valid store path, to be remembered. */
+export interface KnownPath extends NixPathInfo {
   /** What the store looked like when Nix was asked. */
   readonly stamp: string
-  readonly narHash: NarHash
-  /** Bytes. */
-  readonly narSize: number
-  readonly references: string[]
-  readonly deriver: string | null
-  readonly ca: string | null
-  readonly signatures: string[]
-  /** Seconds since 1970. */
-  readonly registrationTime: number | null
-  readonly ultimate: boolean
 }
 
 type Facts = Pick<KnownPath, 'references' | 'deriver' | 'ca' | 'signatures' | 'ultimate'>

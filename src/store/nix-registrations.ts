@@ -48,7 +48,7 @@ function isSame(row: Row | undefined, known: KnownPath): boolean {
     && (row.ultimate === 1) === known.ultimate
     && (row.deriver ?? '') === (known.deriver ?? '')
     && (row.ca ?? '') === (known.ca ?? '')
-    && isSameSet((row.sigs ?? '').split(' ').filter(signature => signature !== ''), known.signatures)
+    && isSameSet((row.sigs ?? '').split(' '), known.signatures)
     && isSameSet(JSON.parse(row.references) as string[], known.references)
 }
 

@@ -25,8 +25,9 @@ interface Waiting {
 }
 
 /**
- * One fetch of a closure. What is small comes packed, many in one exchange, and is unpacked and proven several at a time, in whatever order; what
- * is large comes beside it, as a fetch of its own, once all that it refers to is here. All of it is let in dependencies first.
+ * One fetch of a closure. What is small comes packed, many in one exchange, and is unpacked and proven several at a time, in whatever order. What
+ * is large comes after it, as a fetch of its own, once all that it refers to is here: either fills the line, and both at once would hold the
+ * threads and buffers of both. All of it is let in dependencies first.
  */
 export class ClosureFetch {
   readonly #context: TaskContext
@@ -50,6 +51,7 @@ export class ClosureFetch {
   #provider: Provider | undefined
   #fetching = 0
   #isLettingIn = false
+  #arePacksOver = false
   #bytes = 0
   #total = 0
   /** What is under way; the first failure ends all of it. */
@@ -72,7 +74,6 @@ export class ClosureFetch {
       await this.#lookAround()
       await this.#claimRoom()
       this.#start(this.#receivePacks())
-      this.#fetchSingles()
       while (this.#tasks.size > 0) await Promise.all(this.#tasks)
     } finally {
       this.#providers.close()
@@ -151,6 +152,7 @@ export class ClosureFetch {
         await this.#checkRejected(pack, error)
       }
     }
+    this.#arePacksOver = true
     this.#fetchSingles()
   }
 
@@ -293,6 +295,7 @@ export class ClosureFetch {
 
   /** Begins with paths that come by themselves, a few at once, as soon as all that they refer to is here. */
   #fetchSingles(): void {
+    if (!this.#arePacksOver) return
     for (const number of this.#single) {
       if (this.#fetching >= MAX_CLOSURE_FETCHES) return
       if (!this.#plan.isAbsent(number) || !this.#plan.isFree(number)) continue

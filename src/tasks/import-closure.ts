@@ -1,5 +1,5 @@
 import { NarvikError } from '../errors.ts'
-import type { NixPathInfo } from '../nix/path-info.ts'
+import type { NixPathInfo } from '../image/path-info.ts'
 import type { ImageRow } from '../store/image-row.ts'
 import { verifyTree, type Measurement, type Proof } from '../verify/pipeline.ts'
 import { memberAt } from './closure.ts'
@@ -143,7 +143,7 @@ function quarantine({ catalog }: TaskContext, { info, measured }: Found, { closu
   const { storePath, references, deriver, ca, signatures } = registrationOf(info)
   catalog.create({ narHash, source: 'import', place: 'nix-store', note })
   if (isPrivate) catalog.setPrivate(narHash, true)
-  catalog.transition(narHash, 'start', { reason: `importing ${storePath}, which ${closureOf} needs` })
+  catalog.transition(narHash, 'start', { reason: storePath === closureOf ? `importing ${storePath}, with all that it needs` : `importing ${storePath}, which ${closureOf} needs` })
   catalog.describe(narHash, { narHash, narSize, name: null, manifestDigest, storePath, references, deriver, ca, signatures }, manifest, { vouchedBy: 'nix' })
   return catalog.transition(narHash, 'complete', { reason: 'the tree stays in the Nix store' })
 }

@@ -8,7 +8,7 @@ import { temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
 import { makePublisher } from '../helpers/names.ts'
 import { makeRawDisk } from '../helpers/source-trees.ts'
 
-const PATIENCE = { timeout: 600_000 }
+const PATIENCE = { timeout: 1_200_000 }
 const MIB = 1024 * 1024
 
 it('a fetch that is killed at any step goes on by itself', PATIENCE, async () => {

@@ -6,7 +6,7 @@ import { temporaryDirectory, type TestDaemon } from '../helpers/fleet.ts'
 import { throwAwayStore } from '../helpers/nix-store.ts'
 
 /** Images in a row are killed in as many daemons, one after the other. */
-const PATIENCE = { timeout: 600_000 }
+const PATIENCE = { timeout: 1_200_000 }
 
 it('an import that is killed at any step is done or was never begun', PATIENCE, async () => {
   const dir = await temporaryDirectory()

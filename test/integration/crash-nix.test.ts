@@ -5,7 +5,7 @@ import { crashEverywhere } from '../helpers/crashes.ts'
 import { TestDaemon } from '../helpers/fleet.ts'
 import { DERIVATION, twoStores, type RealStore, type TwoStores } from '../helpers/two-stores.ts'
 
-const PATIENCE = { timeout: 600_000 }
+const PATIENCE = { timeout: 1_200_000 }
 
 it('an install that is killed at any step leaves the Nix store whole, and is done when asked for again', PATIENCE, async () => {
   const stores = await twoStores()

@@ -66,7 +66,7 @@ async function stored(peer: HostilePeer, key: Uint8Array): Promise<string | unde
 }
 
 describe('a member of the DHT that', () => {
-  // Watches findAllProviders (dht-inside.ts), the providers taken on one peer's word (router-dht.ts), and the order in which they are tried (tasks/providers.ts).
+  // Watches that a look-up ends in known time and memory however many are made up (router-dht.ts), where the honest one is known to the host itself.
   it('makes up a thousand providers does not hide the one that there is', async () => {
     const image = await importDisk(1)
     const invented = await inventedProviders(1000)

@@ -31,6 +31,8 @@ const MIB = 1024 * 1024
 const AT_ONCE = 8
 /** Rounds after which more have gone while they held a place than there are places of any kind. */
 const ROUNDS = 3 * MAX_SERVED_STREAMS / AT_ONCE
+/** Rounds after which a peer is gone itself. */
+const LIVES = ROUNDS / 2
 
 let host: TestDaemon
 let fleet: FleetKeys
@@ -162,7 +164,10 @@ describe('who is gone in the middle of', () => {
     let peer = await HostilePeer.join(host, fleet)
     for (let round = 0; round < ROUNDS; round++) {
       const streams = await Promise.all(Array.from({ length: AT_ONCE }, (_, index) => goTo(steps[(round * AT_ONCE + index) % steps.length] ?? steps[0] as Step, peer)))
-      if (round % 3 === 2) {
+      if (round % LIVES === LIVES - 1) {
+        // By now it has had more exchanges than one peer may have at once.
+        const answered = exchanges()['nar']?.find(({ heard = 0 }) => heard > 0)
+        expect(answered && (await goTo(answered, peer)).status, `round ${round}`).toBe('open')
         await peer.vanish()
         peer = await HostilePeer.join(host, fleet)
       } else {

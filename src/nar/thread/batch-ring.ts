@@ -1,4 +1,4 @@
-import { batchBufferBytes, type BatchFiller, type Batches, isLargeBatch } from './batches.ts'
+import { BATCH_BUFFER_BYTES, type BatchFiller, type Batches, countOf, isLargeBatch } from './batches.ts'
 import type { Listing } from '../../image/listing.ts'
 
 /** Memory that two threads share: the slots that batches are made in, and who is where. */
@@ -21,33 +21,73 @@ const LOOK_AGAIN_MS = 100
 /** How often it looks again for a batch that the other thread has begun. */
 const PATIENCE = 100
 
-/** As much memory as the tree needs: most trees are small. */
-export function createRing(batches: Batches): SharedRing {
-  const slots = Math.min(SLOTS, batches.firsts.length - 1)
-  return { slots: new SharedArrayBuffer(slots * batchBufferBytes(batches)), control: new Int32Array(new SharedArrayBuffer(4 * (LENGTH + SLOTS))) }
+/** Who gives the batches of a tree, to be taken in order. */
+export interface BatchSource {
+  readonly count: number
+  /** The bytes of `batch`; none of one of a large file. Good until `release`. `check` is called where it has to wait, and may throw. */
+  take(batch: number, check: () => void): Buffer
+  /** Gives the memory of `batch`, the last that was taken, free for another. */
+  release(batch: number): void
+  stop(): void
+}
+
+/** Kept by the thread for the next tree: what is given back to a thread's own heap is free only at its next collection. */
+let keptBuffer: Buffer | undefined
+let keptSlots: SharedArrayBuffer | undefined
+
+export function createRing(): SharedRing {
+  keptSlots ??= new SharedArrayBuffer(SLOTS * BATCH_BUFFER_BYTES)
+  return { slots: keptSlots, control: new Int32Array(new SharedArrayBuffer(4 * (LENGTH + SLOTS))) }
+}
+
+/** Makes each batch when it is asked for. */
+export class LoneBatches implements BatchSource {
+  readonly #filler: BatchFiller
+  readonly #listing: Listing
+  readonly #batches: Batches
+  readonly count: number
+
+  constructor(filler: BatchFiller, listing: Listing, batches: Batches) {
+    this.#filler = filler
+    this.#listing = listing
+    this.#batches = batches
+    this.count = countOf(batches)
+  }
+
+  take(batch: number): Buffer {
+    keptBuffer ??= Buffer.allocUnsafeSlow(BATCH_BUFFER_BYTES)
+    return keptBuffer.subarray(0, isLargeBatch(this.#listing, this.#batches, batch) ? 0 : this.#filler.fill(batch, keptBuffer))
+  }
+
+  release(): void {
+    // The next one is written over it.
+  }
+
+  stop(): void {
+    // Nobody else is at it.
+  }
 }
 
 /**
  * One thread's side of a ring in which batches are made, by whichever thread has time, some way ahead of the one that hashes them in order.
  * A large file has its turn but nothing is put into its slot.
  */
-export class BatchRing {
+export class BatchRing implements BatchSource {
   readonly #control: Int32Array<SharedArrayBuffer>
   readonly #slots: Buffer[]
   readonly #filler: BatchFiller
   readonly #listing: Listing
   readonly #batches: Batches
   readonly count: number
-  #own: Buffer | undefined
+  #alone: LoneBatches | undefined
 
   constructor({ slots, control }: SharedRing, filler: BatchFiller, listing: Listing, batches: Batches) {
     this.#control = control
-    const bytes = batchBufferBytes(batches)
-    this.#slots = Array.from({ length: slots.byteLength / bytes }, (_, slot) => Buffer.from(slots, slot * bytes, bytes))
+    this.#slots = Array.from({ length: SLOTS }, (_, slot) => Buffer.from(slots, slot * BATCH_BUFFER_BYTES, BATCH_BUFFER_BYTES))
     this.#filler = filler
     this.#listing = listing
     this.#batches = batches
-    this.count = batches.firsts.length - 1
+    this.count = countOf(batches)
   }
 
   /**
@@ -55,7 +95,7 @@ export class BatchRing {
    * `check` is called while it has to wait, and may throw.
    */
   take(batch: number, check: () => void): Buffer {
-    if (this.#own !== undefined || !this.#awaitBatch(batch, check)) return this.#takeAlone(batch)
+    if (this.#alone !== undefined || !this.#awaitBatch(batch, check)) return this.#takeAlone(batch)
     const slot = batch % SLOTS
     const length = Atomics.load(this.#control, LENGTH + slot)
     // What failed in the other thread is tried again here, to fail with the same reason or not at all.
@@ -103,9 +143,8 @@ export class BatchRing {
   /** From here on without the other thread, whose slots can't be trusted any more. */
   #takeAlone(batch: number): Buffer {
     this.stop()
-    this.#own ??= Buffer.allocUnsafeSlow(batchBufferBytes(this.#batches))
-    const length = isLargeBatch(this.#listing, this.#batches, batch) ? 0 : this.#filler.fill(batch, this.#own)
-    return this.#own.subarray(0, length)
+    this.#alone ??= new LoneBatches(this.#filler, this.#listing, this.#batches)
+    return this.#alone.take(batch)
   }
 
   /** Makes the next batch that nobody has begun, if there is a slot for it; whether there was. */

@@ -7,8 +7,8 @@ import { PlainPaths } from './plain-paths.ts'
 
 /** Bytes of the NAR that are hashed at once; large, so that what goes with it is nothing. */
 export const BATCH_BYTES = 1024 * 1024
-/** Room for the byte that is read past each file's end. */
-const BEYOND_BYTES = 4096
+/** Bytes of a buffer that has room for any batch, and for the byte that is read past each file's end. */
+export const BATCH_BUFFER_BYTES = BATCH_BYTES + 4096
 /** A file over this size is not put into a batch. */
 export const MAX_BATCHED_FILE_BYTES = BATCH_BYTES / 4
 
@@ -16,8 +16,6 @@ export const MAX_BATCHED_FILE_BYTES = BATCH_BYTES / 4
 export interface Batches {
   /** The first entry of each batch, and the number of entries at the end. */
   readonly firsts: Uint32Array
-  /** Bytes of the longest batch, without large files. */
-  readonly longest: number
 }
 
 const MANY_FILES = 1000
@@ -32,7 +30,6 @@ export function areManyFiles(listing: Listing): boolean {
 export function batchesOf(listing: Listing): Batches {
   const firsts: number[] = []
   let room = 0
-  let longest = 0
   for (let entry = 0; entry < listing.count; entry++) {
     const size = listing.size(entry)
     const isLarge = size > MAX_BATCHED_FILE_BYTES
@@ -43,14 +40,12 @@ export function batchesOf(listing: Listing): Batches {
     }
     if (isLarge) continue
     room -= length
-    longest = Math.max(longest, BATCH_BYTES - room)
   }
-  return { firsts: Uint32Array.from([...firsts, listing.count]), longest }
+  return { firsts: Uint32Array.from([...firsts, listing.count]) }
 }
 
-/** Bytes of a buffer that has room for each batch. */
-export function batchBufferBytes({ longest }: Batches): number {
-  return longest + BEYOND_BYTES
+export function countOf({ firsts }: Batches): number {
+  return firsts.length - 1
 }
 
 export function isLargeBatch(listing: Listing, { firsts }: Batches, batch: number): boolean {

@@ -4,6 +4,11 @@ import { ChunkList } from '../../image/chunk-list.ts'
 import type { ChunkJob, ChunkReply } from './chunk-thread.ts'
 import { createPieces, PieceGiver, type SharedPieces } from './piece-ring.ts'
 
+/** Whether there is a thread for the chunks of a NAR that has nothing to do. */
+export function hasIdleChunkThread(): boolean {
+  return idle.length > 0
+}
+
 /** What gives the bytes of one NAR to the thread that cuts it into chunks. */
 export class ChunkFeed {
   readonly pieces: PieceGiver
@@ -11,7 +16,7 @@ export class ChunkFeed {
   readonly #reply: Promise<ChunkReply>
 
   constructor(narSize: number) {
-    this.#thread = idle.pop() ?? startThread()
+    this.#thread = takeIdle() ?? startThread()
     this.pieces = new PieceGiver(this.#thread.pieces)
     this.#reply = ask(this.#thread, { pieces: this.#thread.pieces, narSize })
     // It is awaited at the end only, which may not come.
@@ -30,7 +35,7 @@ export class ChunkFeed {
   async stop(): Promise<void> {
     this.pieces.end()
     const isAlive = await this.#reply.then(() => true, () => false)
-    if (isAlive) idle.push(this.#thread)
+    if (isAlive) keep(this.#thread)
   }
 }
 
@@ -38,14 +43,33 @@ export class ChunkFeed {
 interface Thread {
   readonly worker: Worker
   readonly pieces: SharedPieces
+  timer?: NodeJS.Timeout
 }
+
+/** Milliseconds that a thread without work is kept: with its memory it takes some 15 MiB, and starting one takes 50 ms. */
+const IDLE_MS = 1000
 
 const idle: Thread[] = []
 
+function keep(thread: Thread): void {
+  idle.push(thread)
+  thread.timer = setTimeout(() => {
+    idle.splice(idle.indexOf(thread), 1)
+    void thread.worker.terminate()
+  }, IDLE_MS).unref()
+}
+
+function takeIdle(): Thread | undefined {
+  const thread = idle.pop()
+  clearTimeout(thread?.timer)
+  return thread
+}
+
 function startThread(): Thread {
   const worker = new Worker(new URL('./chunk-thread.ts', import.meta.url), { execArgv: [] })
-  const thread = { worker, pieces: createPieces() }
+  const thread: Thread = { worker, pieces: createPieces() }
   worker.on('error', () => undefined).once('exit', () => {
+    clearTimeout(thread.timer)
     const at = idle.indexOf(thread)
     if (at >= 0) idle.splice(at, 1)
   })

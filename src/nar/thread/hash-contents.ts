@@ -4,7 +4,7 @@ import { changedError, OPEN_FILE } from '../directory.ts'
 import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
 import { narSizeOf } from '../layout.ts'
 import { areManyFiles, type Batches, batchesOf, BatchFiller, batchLength, changed, isLargeBatch } from './batches.ts'
-import { BatchRing, createRing } from './batch-ring.ts'
+import { BatchRing, type BatchSource, createRing, LoneBatches } from './batch-ring.ts'
 import { startHelper } from './helpers.ts'
 import { hasReached, type SharedFrontier, waitUntilReached } from './frontier.ts'
 import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
@@ -16,19 +16,19 @@ import { PIECE_BYTES } from './piece-ring.ts'
  * where they are many, by a second one. `check` is called now and then with the bytes hashed so far, and may throw to end it.
  * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size; `too-large` where there are too many chunks.
  */
-export async function hashContents(root: string, listing: Listing, { check, chunks = false, frontier }: HashOptions): Promise<NarDigest> {
+export async function hashContents(root: string, listing: Listing, { check, chunks = false, frontier, isAlone = true }: HashOptions): Promise<NarDigest> {
   const batches = batchesOf(listing)
   const filler = new BatchFiller(root, listing, batches)
-  const shared = createRing(batches)
-  const ring = new BatchRing(shared, filler, listing, batches)
-  const sink = createNarSink(narSizeOf(listing), { chunks })
   // A second thread would read ahead of the frontier.
-  const helped = areManyFiles(listing) && frontier === undefined ? startHelper({ task: 'read', root, columns: listing.columns, batches, ring: shared }) : undefined
+  const shared = areManyFiles(listing) && frontier === undefined ? createRing() : undefined
+  const source = shared === undefined ? new LoneBatches(filler, listing, batches) : new BatchRing(shared, filler, listing, batches)
+  const sink = createNarSink(narSizeOf(listing), { chunks, mayStart: isAlone })
+  const helped = shared === undefined ? undefined : startHelper({ task: 'read', root, columns: listing.columns, batches, ring: shared })
   try {
-    await hashBatches({ ring, filler, listing, batches, frontier, output: new Output(sink, check) })
+    await hashBatches({ source, filler, listing, batches, frontier, output: new Output(sink, check) })
     return await sink.finish()
   } finally {
-    ring.stop()
+    source.stop()
     filler.close()
     await Promise.all([helped, sink.stop()])
   }
@@ -39,10 +39,12 @@ export interface HashOptions {
   readonly chunks?: boolean
   /** How far the bytes of the tree have come, where they are still coming: what lies behind is waited for, and files may be changing there. */
   readonly frontier?: SharedFrontier | undefined
+  /** Whether no other tree is handled meanwhile: such a one gets a thread for its chunks. */
+  readonly isAlone?: boolean
 }
 
 interface Work {
-  readonly ring: BatchRing
+  readonly source: BatchSource
   readonly filler: BatchFiller
   readonly listing: Listing
   readonly batches: Batches
@@ -85,11 +87,11 @@ class Output {
 }
 
 async function hashBatches(work: Work): Promise<void> {
-  const { ring, listing, batches, frontier, output } = work
-  for (let batch = 0; batch < ring.count; batch++) {
+  const { source, listing, batches, frontier, output } = work
+  for (let batch = 0; batch < source.count; batch++) {
     if (frontier !== undefined) waitUntilReached(frontier, output.hashed + batchLength(listing, batches, batch), output.check)
-    output.update(ring.take(batch, output.check))
-    ring.release(batch)
+    output.update(source.take(batch, output.check))
+    source.release(batch)
     if (isLargeBatch(listing, batches, batch)) await hashLargeFile(work, batches.firsts[batch] ?? 0)
   }
 }

@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { Chunker } from '../../image/chunker.ts'
 import type { ChunkList } from '../../image/chunk-list.ts'
-import { ChunkFeed } from './chunk-feed.ts'
+import { ChunkFeed, hasIdleChunkThread } from './chunk-feed.ts'
 import { PIECE_BYTES } from './piece-ring.ts'
 
 /** What a NAR is put through. */
@@ -27,9 +27,9 @@ export interface NarSink {
   stop(): Promise<void>
 }
 
-/** Chunks are cut in a thread of their own where that saves more time than it takes. */
-export function createNarSink(narSize: number, { chunks }: { chunks: boolean }): NarSink {
-  if (chunks && narSize > ALONE_BYTES) return new SharingSink(new ChunkFeed(narSize))
+/** Chunks are cut in a thread of their own where that saves more time than it takes, and where `mayStart` allows it or there is one. */
+export function createNarSink(narSize: number, { chunks, mayStart }: { chunks: boolean, mayStart: boolean }): NarSink {
+  if (chunks && narSize > ALONE_BYTES && (mayStart || hasIdleChunkThread())) return new SharingSink(new ChunkFeed(narSize))
   return new SingleSink(chunks ? new Chunker(narSize) : undefined)
 }
 

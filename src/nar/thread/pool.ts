@@ -15,8 +15,8 @@ export type TreeTask =
   | { readonly task: 'unpack', readonly root: string, readonly nar: Uint8Array<ArrayBuffer> }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
-/** A task, and a shared number that is other than 0 once nobody waits for the answer. */
-export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer>, readonly bytesPerSecond: number | undefined }
+/** A task; a shared number that is other than 0 once nobody waits for the answer; and whether no other thread of this kind was there when it began. */
+export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer>, readonly bytesPerSecond: number | undefined, readonly isAlone: boolean }
 
 export interface TreeResult {
   readonly columns?: ListingColumns
@@ -51,13 +51,13 @@ export async function runTask(task: TreeTask, { signal, onProgress, bytesPerSeco
   const isSlow = bytesPerSecond !== undefined
   const isLong = isSlow || task.task === 'follow'
   const worker = await takeWorker({ isLong })
-  if (isLong) longTasks++
+  if (isLong) startLong()
   const cancelled = new Int32Array(new SharedArrayBuffer(4))
   const cancel = (): void => { Atomics.store(cancelled, 0, 1) }
   signal?.addEventListener('abort', cancel)
   if (signal?.aborted === true) cancel()
   try {
-    const reply = await ask(worker, { ...task, cancelled, bytesPerSecond }, onProgress)
+    const reply = await ask(worker, { ...task, cancelled, bytesPerSecond, isAlone: workers === 1 }, onProgress)
     if (reply.kind === 'done') return reply.result
     if (reply.kind === 'failed') throw new NarvikError(reply.code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint })
     signal?.throwIfAborted()
@@ -81,6 +81,15 @@ const waiting: ((worker: Worker) => void)[] = []
 const dead = new WeakSet<Worker>()
 let workers = 0
 let longTasks = 0
+
+/** What lasts gets a thread besides, so that those without work are not kept beside it. */
+function startLong(): void {
+  longTasks++
+  for (const { worker, timer } of idle.splice(0)) {
+    clearTimeout(timer)
+    void worker.terminate()
+  }
+}
 
 async function takeWorker({ isLong }: { isLong: boolean }): Promise<Worker> {
   const kept = idle.pop()

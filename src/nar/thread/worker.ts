@@ -52,15 +52,15 @@ async function perform(job: TreeJob, check: (bytes?: number) => void): Promise<T
   }
 }
 
-async function hash({ root, chunks }: Extract<TreeJob, { task: 'hash' }>, check: (bytes?: number) => void): Promise<TreeResult> {
+async function hash({ root, chunks, isAlone }: Extract<TreeJob, { task: 'hash' }>, check: (bytes?: number) => void): Promise<TreeResult> {
   const listing = walkNames(root, check)
   await measureFiles(root, listing, check)
   const narSize = narSizeOf(listing)
-  const found = await hashContents(root, listing, { check, chunks })
+  const found = await hashContents(root, listing, { check, chunks, isAlone })
   return { digest: found.digest, narSize, columns: listing.columns, ...found.chunks && { chunks: found.chunks.columns } }
 }
 
-async function follow({ root, columns, frontier }: Extract<TreeJob, { task: 'follow' }>, check: () => void): Promise<TreeResult> {
+async function follow({ root, columns, frontier, isAlone }: Extract<TreeJob, { task: 'follow' }>, check: () => void): Promise<TreeResult> {
   const found = await hashContents(root, new Listing(columns), {
     check: bytes => {
       setHashed(frontier, bytes)
@@ -68,6 +68,7 @@ async function follow({ root, columns, frontier }: Extract<TreeJob, { task: 'fol
     },
     chunks: true,
     frontier,
+    isAlone,
   })
   return { digest: found.digest, ...found.chunks && { chunks: found.chunks.columns } }
 }
@@ -87,7 +88,7 @@ function copyTo(root: string, to: string, check: (bytes?: number) => void): void
   }
 }
 
-async function unpack(root: string, nar: Uint8Array, check: () => void): Promise<void> {
+async function unpack(root: string, nar: Uint8Array<ArrayBuffer>, check: () => void): Promise<void> {
   const remove = (): Promise<void> => {
     removeNow(root, () => undefined)
     return Promise.resolve()
@@ -97,6 +98,8 @@ async function unpack(root: string, nar: Uint8Array, check: () => void): Promise
     yield await Promise.resolve(nar)
   }
   await restoreNar(source(), root, { remove })
+  // It is free now, not when this thread's heap is collected: many small NARs make no heap grow.
+  nar.buffer.transfer(0)
   try {
     await sealNow(root, undefined, check)
   } catch (error) {

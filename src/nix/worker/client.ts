@@ -1,6 +1,6 @@
 import { NarHash } from '../../image/nar-hash.ts'
-import type { NixPathInfo } from '../path-info.ts'
 import { compareBytes } from '../store-path.ts'
+import type { NixPathInfo } from '../../image/path-info.ts'
 import { untilAnswer } from './said.ts'
 import { encodeU64, malformed, WireReader, WireWriter } from './wire.ts'
 

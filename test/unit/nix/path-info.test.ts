@@ -3,7 +3,8 @@ import { basename, join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { isNarvikError, messageOf } from '../../../src/errors.ts'
-import { parsePathInfo, parsePathInfoEntry, type NixPathInfo } from '../../../src/nix/path-info.ts'
+import type { NixPathInfo } from '../../../src/image/path-info.ts'
+import { parsePathInfo, parsePathInfoEntry } from '../../../src/nix/path-info.ts'
 
 const VECTORS = join(import.meta.dirname, '../../vectors')
 

@@ -3,7 +3,8 @@ import { readFileSync, writeFileSync } from 'node:fs'
 import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { NarHash } from '../../../src/image/nar-hash.ts'
-import { parsePathInfo, type NixPathInfo } from '../../../src/nix/path-info.ts'
+import type { NixPathInfo } from '../../../src/image/path-info.ts'
+import { parsePathInfo } from '../../../src/nix/path-info.ts'
 import {
   checkSignatures, fingerprintOf, formatPublicKey, formatSecretKey, generateSecretKey, isKeyName, parsePublicKey, parseSecretKey, publicKeyOf, signFingerprint, tryParseSignature,
   type PublicKey,

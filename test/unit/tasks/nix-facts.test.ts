@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
 import { NarvikError } from '../../../src/errors.ts'
-import type { NixPathInfo } from '../../../src/nix/path-info.ts'
+import type { NixPathInfo } from '../../../src/image/path-info.ts'
 import { scanTree } from '../../../src/nar/hash-tree.ts'
 import { importImage } from '../../../src/tasks/import-image.ts'
 import type { TaskContext } from '../../../src/tasks/context.ts'
