@@ -72,11 +72,9 @@ export class Follower {
     const timer = setInterval(() => onProgress?.(this.hashed), PROGRESS_MS)
     try {
       this.advance(layout.narSize)
-      const [{ isAsStamped }, found] = await Promise.all([
-        sealTree(root, { ...signal && { signal }, ...stamps && { stamped: { listing: layout.listing, stamps } } }),
-        // Whatever went wrong, reading the tree as a whole tells it again or does better.
-        this.#finish().catch(() => undefined),
-      ])
+      // Whatever went wrong, reading the tree as a whole tells it again or does better. Its thread seals the tree then: another one would cost more than it saves.
+      const found = await this.#finish().catch(() => undefined)
+      const { isAsStamped } = await sealTree(root, { ...signal && { signal }, ...stamps && { stamped: { listing: layout.listing, stamps } } })
       signal?.throwIfAborted()
       return isAsStamped ? found : undefined
     } finally {
