@@ -20,8 +20,8 @@ export interface Nature {
   readonly manifestBytes: number
 }
 
-/** As `npm run bench:swarm` has measured them. */
-export const MEASURED: Nature = {
+/** The overhead of packets follows from their headers; the rest is estimated, and nothing is fitted to a run. */
+export const ESTIMATED: Nature = {
   stepMs: 1,
   // Full packets of 1,514 bytes carry 1,448; TLS takes 22 of each 16 KiB, and the muxer and the protocol some 20 more.
   goodput: (1448 / 1514) * (1 - 42 / 16384),
@@ -37,5 +37,5 @@ export const MEASURED: Nature = {
 
 /** Nothing takes anything but the links and the way. */
 export const IDEAL: Nature = {
-  ...MEASURED, goodput: 1, messageBytes: 0, queueMs: 0, connectTrips: 1, lookUpMs: 20, announceMs: 100, finishMs: 0, manifestBytes: 0,
+  ...ESTIMATED, goodput: 1, messageBytes: 0, queueMs: 0, connectTrips: 1, lookUpMs: 20, announceMs: 100, finishMs: 0, manifestBytes: 0,
 }

@@ -1,5 +1,5 @@
 import { type ChurnInit, crowd, cutOff, LINK, someChunks, withChurn } from './crowd.ts'
-import { MEASURED } from './nature.ts'
+import { ESTIMATED } from './nature.ts'
 import { Simulation } from './simulation.ts'
 
 /** What happens to a crowd. */
@@ -71,7 +71,7 @@ export function simulate({ hosts: count, event, mebibytes }: Scenario): Row {
 function simulationOf(count: number, event: Event, bytes: number): Simulation {
   const hosts = crowd({ count, wayMs: WAY_MS, seed: SEED })
   return new Simulation({
-    chunks: someChunks(bytes, SEED), seed: SEED, nature: { ...MEASURED, stepMs: STEP_MS },
+    chunks: someChunks(bytes, SEED), seed: SEED, nature: { ...ESTIMATED, stepMs: STEP_MS },
     hosts: event === 'churn' ? withChurn(hosts, CHURN) : hosts,
     cuts: event === 'cut' ? [cutOff(CUT.every, CUT.from, CUT.until)] : [],
   })

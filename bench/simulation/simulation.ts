@@ -3,7 +3,7 @@ import { seededRandom } from '../../src/tasks/swarm/random.ts'
 import { Agenda } from './agenda.ts'
 import { Directory } from './directory.ts'
 import { type HostInit, SimHost } from './host.ts'
-import { MEASURED, type Nature } from './nature.ts'
+import { ESTIMATED, type Nature } from './nature.ts'
 import { Network } from './network.ts'
 import type { Tally, World } from './world.ts'
 
@@ -49,7 +49,7 @@ export class Simulation implements World {
   #trace: [number, number] = [0x811c9dc5, 0x01000193]
 
   constructor({ chunks, hosts, seed = 1, nature = {}, cuts = [], reaches = () => true, places }: SimulationInit) {
-    this.nature = { ...MEASURED, ...nature }
+    this.nature = { ...ESTIMATED, ...nature }
     this.agenda = new Agenda(this.nature.stepMs)
     this.chunks = chunks
     this.random = seededRandom(seed)

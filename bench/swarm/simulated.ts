@@ -1,5 +1,5 @@
 import { crowd, someChunks } from '../simulation/crowd.ts'
-import { MEASURED } from '../simulation/nature.ts'
+import { ESTIMATED } from '../simulation/nature.ts'
 import { Simulation } from '../simulation/simulation.ts'
 import { QUEUE_MS } from './network.ts'
 import type { Settings } from './settings.ts'
@@ -20,5 +20,5 @@ export function simulateCrowd({ hosts, mbit, random }: Settings, size: number): 
   })
   const last = simulation.run()
   const { sent, manifests } = simulation.host('seed')
-  return { first: Math.min(...simulation.wanting.map(({ doneAt = last }) => doneAt)) / 1000, last: last / 1000, seedSent: (sent + manifests) / MEASURED.goodput }
+  return { first: Math.min(...simulation.wanting.map(({ doneAt = last }) => doneAt)) / 1000, last: last / 1000, seedSent: (sent + manifests) / ESTIMATED.goodput }
 }

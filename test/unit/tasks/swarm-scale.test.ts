@@ -1,11 +1,11 @@
 import { describe, expect, it } from 'vitest'
 import { crowd, cutOff, LINK, someChunks, withChurn } from '../../../bench/simulation/crowd.ts'
-import { MEASURED } from '../../../bench/simulation/nature.ts'
+import { ESTIMATED } from '../../../bench/simulation/nature.ts'
 import { Simulation, type SimulationInit } from '../../../bench/simulation/simulation.ts'
 
 const chunks = someChunks(16 * 1024 * 1024)
 const IDEAL_MS = chunks.narSize / LINK.up
-const nature = { ...MEASURED, stepMs: 10 }
+const nature = { ...ESTIMATED, stepMs: 10 }
 
 function run(init: Omit<SimulationInit, 'chunks' | 'nature'> & { readonly chunks?: SimulationInit['chunks'] }): { last: number, simulation: Simulation } {
   const simulation = new Simulation({ chunks, nature, ...init })
