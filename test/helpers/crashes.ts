@@ -58,13 +58,17 @@ export async function crashEverywhere({ options = {}, prepare, before, verb, aft
   const all = await seen()
   const points = pointsOf(all.filter(step => only.test(step)))
   await after(host)
+  // What goes on side by side does not always take the same steps as often: one that does not come is as good as the end.
+  const missed: string[] = []
   for (const { step, count } of [...points, { step: 'the end', count: 1 }]) {
     const at = `${step} (${count})`
     try {
       await before(host)
       await arm(`${count} ${step}`)
-      await verb(host).catch((error: unknown) => { if (step === 'the end') throw error })
-      if (step !== 'the end') await until(async () => (await seen()).at(-1) === 'killed', 'the kill')
+      const outcome = await verb(host).then(() => 'done', () => 'broken off')
+      if (step === 'the end') expect(outcome).toBe('done')
+      else if (outcome === 'broken off') await until(async () => (await seen()).at(-1) === 'killed', 'the kill')
+      else missed.push(at)
       await host.kill('SIGKILL')
       await disarm()
       host = await start()
@@ -80,6 +84,7 @@ export async function crashEverywhere({ options = {}, prepare, before, verb, aft
   }
   await host.stop()
   expect(points.length, 'steps to be killed at').toBeGreaterThan(0)
+  expect(missed.length, `steps that did not come again, of ${points.length}: ${missed.join('; ')}`).toBeLessThanOrEqual(points.length / 8)
   return all
 }
 

@@ -7,7 +7,7 @@ export interface SharedPieces {
 }
 
 /** Bytes of one piece at most. */
-export const PIECE_BYTES = 512 * 1024
+export const PIECE_BYTES = 1024 * 1024
 
 const SLOTS = 8
 /** The indexes of `control`: pieces that were given, pieces that were worked off, whether more come; from LENGTH on the bytes in each slot. */
