@@ -2,6 +2,7 @@ import type { Stream } from '@libp2p/interface'
 import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { MAX_WIRE_HEADER_BYTES } from '../limits.ts'
+import { countTaken } from './body.ts'
 import { send } from './stream-writer.ts'
 import type { Traffic } from './protocol.ts'
 import type { StreamReader } from './stream-reader.ts'
@@ -42,7 +43,7 @@ export async function readHeader<Schema extends z.ZodType>(reader: StreamReader,
   throw new NarvikError('peer-failed', `Cannot read a header: found ${where} ${(issue?.message ?? 'a mistake').slice(0, 200)}, needed one of this protocol's`)
 }
 
-/** Exactly `length` bytes. Memory is taken as they arrive, so that a length that lies costs nothing. With a watchdog, each step is waited for by it; with a traffic, the bytes are counted and paced as those of a body. */
+/** Exactly `length` bytes. Memory is taken as they arrive, so that a length that lies costs nothing. With a watchdog, each step is waited for by it; with a traffic too, the bytes are counted and paced as those of a body. */
 export async function readExactly(reader: StreamReader, length: number, watchdog?: Watchdog, traffic?: Traffic): Promise<Uint8Array> {
   let bytes = Buffer.allocUnsafe(Math.min(length, MAX_WIRE_HEADER_BYTES))
   let filled = 0
@@ -57,9 +58,7 @@ export async function readExactly(reader: StreamReader, length: number, watchdog
     }
     bytes.set(part, filled)
     filled += part.byteLength
-    if (traffic === undefined) continue
-    traffic.received += part.byteLength
-    if (watchdog !== undefined) await traffic.pace?.taking(part.byteLength, watchdog.signal)
+    if (traffic !== undefined && watchdog !== undefined) await countTaken(traffic, part.byteLength, watchdog.signal)
   }
   return bytes
 }

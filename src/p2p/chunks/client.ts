@@ -6,6 +6,7 @@ import type { NarHash } from '../../image/nar-hash.ts'
 import { messageOf, NarvikError } from '../../errors.ts'
 import { HEADER_TIMEOUT_MS, MAX_SWARM_CHUNK_MESSAGE_BYTES } from '../../limits.ts'
 import { type AskOptions, peerFailed } from '../ask.ts'
+import { countTaken } from '../body.ts'
 import { expectEnd, readExactly, readHeader, sendHeader } from '../header.ts'
 import type { OpenStream, Refusal, StreamOpener, Traffic } from '../protocol.ts'
 import { StreamReader } from '../stream-reader.ts'
@@ -171,8 +172,7 @@ export class ChunkSession {
       if (part === null) throw new NarvikError('peer-failed', `Cannot take chunks: found the end of the stream after ${filled} bytes of one, needed ${out.length}`)
       out.set(part, filled)
       filled += part.byteLength
-      this.#traffic.received += part.byteLength
-      await this.#traffic.pace?.taking(part.byteLength, this.#watchdog.signal)
+      await countTaken(this.#traffic, part.byteLength, this.#watchdog.signal)
       this.#onBytes?.(part.byteLength)
     }
   }

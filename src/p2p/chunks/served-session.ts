@@ -2,7 +2,8 @@ import type { Stream } from '@libp2p/interface'
 import { findWrongChunk, runBytes } from '../../image/chunk-check.ts'
 import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 import { NarvikError } from '../../errors.ts'
-import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS } from '../../limits.ts'
+import { sendBody } from '../body.ts'
 import { readExactly, sendHeader } from '../header.ts'
 import type { ChunkHolding, Traffic } from '../protocol.ts'
 import type { StreamReader } from '../stream-reader.ts'
@@ -164,12 +165,7 @@ export class ServedSession {
       return
     }
     await send(stream, encodeChunksHead(id, run, bytes.length), watchdog)
-    for (let start = 0; start < bytes.length; start += WIRE_BUFFER_BYTES) {
-      const piece = bytes.subarray(start, start + WIRE_BUFFER_BYTES)
-      await traffic.pace?.sending(piece.byteLength, watchdog.signal)
-      traffic.sent += piece.byteLength
-      await send(stream, piece, watchdog)
-    }
+    await sendBody(this.#parts, bytes)
     this.#desk.sent(runBytes(holding.chunks, run))
   }
 

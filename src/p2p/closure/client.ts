@@ -1,8 +1,9 @@
 import type { z } from 'zod'
 import { NarvikError } from '../../errors.ts'
 import type { NarHash } from '../../image/nar-hash.ts'
-import { MAX_CLOSURE_BYTES, MAX_PACKED_NAR_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MAX_CLOSURE_BYTES, MAX_PACKED_NAR_BYTES } from '../../limits.ts'
 import { type Answer, ask, type AskOptions } from '../ask.ts'
+import { takeBody } from '../body.ts'
 import { expectEnd, readExactly, readHeader } from '../header.ts'
 import type { ClosurePath, Refusal, StreamOpener } from '../protocol.ts'
 import { CLOSURE_PROTOCOL, narsReply, pathMessage, pathsReply } from './messages.ts'
@@ -132,14 +133,11 @@ async function readLength({ reader, watchdog, traffic }: Answer<unknown>): Promi
   throw broken(`a NAR of ${length} bytes`, `at most ${MAX_PACKED_NAR_BYTES}`)
 }
 
-async function* readBody({ reader, watchdog, traffic }: Answer<unknown>, length: number): AsyncGenerator<Uint8Array, void, undefined> {
+async function* readBody(answer: Answer<unknown>, length: number): AsyncGenerator<Uint8Array, void, undefined> {
   for (let missing = length; missing > 0;) {
-    const most = Math.min(missing, WIRE_BUFFER_BYTES)
-    const bytes = reader.takeJoined(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
+    const bytes = await takeBody(answer, missing)
     if (bytes === null) throw broken(`the end of the stream after ${length - missing} bytes of a NAR`, String(length))
     missing -= bytes.byteLength
-    traffic.received += bytes.byteLength
-    await traffic.pace?.taking(bytes.byteLength, watchdog.signal)
     yield bytes
   }
 }

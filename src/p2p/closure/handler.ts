@@ -1,13 +1,13 @@
 import type { z } from 'zod'
 import type { NarHash } from '../../image/nar-hash.ts'
 import { MAX_PACKED_NAR_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { sendBody } from '../body.ts'
 import { encodeHeader, sendHeader } from '../header.ts'
 import { inFlight } from '../in-flight.ts'
 import type { ClosurePath, ClosureSource, ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
 import { exactly, inPieces } from '../stages.ts'
-import { send } from '../stream-writer.ts'
 import { closureRequest } from './messages.ts'
 
 export interface ClosureHandlerComponents extends ServeComponents {
@@ -92,10 +92,7 @@ class Joined {
     const bytes = this.#parts.length === 1 && only !== undefined ? only : Buffer.concat(this.#parts)
     this.#parts = []
     this.#length = 0
-    const { stream, watchdog, traffic } = this.#exchange
-    await traffic.pace?.sending(bytes.byteLength, watchdog.signal)
-    traffic.sent += bytes.byteLength
-    await send(stream, bytes, watchdog)
+    await sendBody(this.#exchange, bytes)
   }
 }
 

@@ -1,11 +1,11 @@
 import type { z } from 'zod'
 import { metadataSchema, type ImageMetadata } from '../../image/metadata.ts'
-import { MANIFEST_IN_FLIGHT_BYTES, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { MANIFEST_IN_FLIGHT_BYTES } from '../../limits.ts'
+import { sendBody } from '../body.ts'
 import { sendHeader } from '../header.ts'
 import type { ImageDescription, ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
-import { send } from '../stream-writer.ts'
 import { metaRequest } from './messages.ts'
 
 export interface MetaHandlerComponents extends ServeComponents {
@@ -36,19 +36,13 @@ export function metaHandler({ source, slots, ...components }: MetaHandlerCompone
 
 type MetaExchange = Exchange<z.output<typeof metaRequest>>
 
-async function sendDescription({ stream, watchdog, traffic }: MetaExchange, described: ImageDescription): Promise<void> {
+async function sendDescription(exchange: MetaExchange, described: ImageDescription): Promise<void> {
   const { verified, manifest } = described
   const metadata = encodeMetadata(described.metadata)
   const header = { version: 1, status: 'ok', verified, metadataLength: metadata.byteLength, manifestLength: manifest.byteLength }
-  await sendHeader(stream, header, watchdog)
-  for (const part of [metadata, manifest]) {
-    for (let start = 0; start < part.byteLength; start += WIRE_BUFFER_BYTES) {
-      const piece = part.subarray(start, start + WIRE_BUFFER_BYTES)
-      await traffic.pace?.sending(piece.byteLength, watchdog.signal)
-      traffic.sent += piece.byteLength
-      await send(stream, piece, watchdog)
-    }
-  }
+  await sendHeader(exchange.stream, header, exchange.watchdog)
+  await sendBody(exchange, metadata)
+  await sendBody(exchange, manifest)
 }
 
 /** Only the fields that the schema knows: a source's objects may carry more, which would not be for peers. */

@@ -1,7 +1,8 @@
 import { NarvikError } from '../../errors.ts'
 import type { NarHash } from '../../image/nar-hash.ts'
-import { STREAM_STALL_MS, WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { STREAM_STALL_MS } from '../../limits.ts'
 import { type Answer, ask, type AskOptions } from '../ask.ts'
+import { takeBody } from '../body.ts'
 import { expectEnd } from '../header.ts'
 import type { Refusal, StreamOpener } from '../protocol.ts'
 import { NAR_PROTOCOL, narReply } from './messages.ts'
@@ -58,18 +59,16 @@ function bodyOf(answer: Answer<unknown>, length: number, claimMs: number): Async
   })()
 }
 
-async function* readBody({ reader, watchdog, traffic, end, fail }: Answer<unknown>, length: number): AsyncGenerator<Uint8Array> {
+async function* readBody(answer: Answer<unknown>, length: number): AsyncGenerator<Uint8Array> {
+  const { reader, watchdog, end, fail } = answer
   let missing = length
   let settled = false
   try {
     while (missing > 0) {
       if (watchdog.reason !== undefined) throw new Error('the exchange was given up')
-      const most = Math.min(missing, WIRE_BUFFER_BYTES)
-      const bytes = reader.takeJoined(most) ?? await watchdog.wait(reader.take(most), 'byte of the body')
+      const bytes = await takeBody(answer, missing)
       if (bytes === null) throw new NarvikError('peer-failed', `Cannot read the body: found its end after ${length - missing} bytes, needed ${length}`)
       missing -= bytes.byteLength
-      traffic.received += bytes.byteLength
-      await traffic.pace?.taking(bytes.byteLength, watchdog.signal)
       yield bytes
     }
     await watchdog.wait(expectEnd(reader), 'end of the stream')

@@ -2,13 +2,13 @@ import { pipe } from 'it-pipe'
 import type { z } from 'zod'
 import { isNarvikError } from '../../errors.ts'
 import { WIRE_BUFFER_BYTES } from '../../limits.ts'
+import { sendBody } from '../body.ts'
 import { sendHeader } from '../header.ts'
 import { inFlight } from '../in-flight.ts'
 import type { ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
-import { exactly, inPieces } from '../stages.ts'
-import { send } from '../stream-writer.ts'
+import { exactly } from '../stages.ts'
 import { narRequest } from './messages.ts'
 
 export interface NarHandlerComponents extends ServeComponents {
@@ -50,13 +50,8 @@ async function sendRange(exchange: NarExchange, source: ImageSource): Promise<vo
   await pipe(
     resumed(first, range),
     exactly(length),
-    inPieces(WIRE_BUFFER_BYTES),
     async pieces => {
-      for await (const piece of pieces) {
-        await traffic.pace?.sending(piece.byteLength, watchdog.signal)
-        traffic.sent += piece.byteLength
-        await send(stream, piece, watchdog)
-      }
+      for await (const piece of pieces) await sendBody(exchange, piece)
     },
   )
 }
