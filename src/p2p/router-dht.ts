@@ -7,6 +7,7 @@ import { NarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import { ANNOUNCE_CONCURRENCY, CLOCK_SKEW_MS, FIND_TIMEOUT_MS, MAX_NAMED_PROVIDERS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
+import { drawSome } from './lots.ts'
 import { type ImageRecord, MAX_RECORD_LIFETIME_MS, recordKey, signRecord } from './record.ts'
 import type { RecordBook } from './record-book.ts'
 import type { Announcement, ContentRouter, Provider } from './router.ts'
@@ -125,7 +126,8 @@ export class DhtRouter implements ContentRouter {
     const seen = new Set([peerId.toString()])
     for await (const event of dht.findProviders(cidOf(narHash), { signal })) {
       if (event.name !== 'PROVIDER') continue
-      for (const provider of someOf(event.providers, MAX_NAMED_PROVIDERS)) {
+      // Other ones each time, so that nobody can bury who is honest below those it makes up.
+      for (const provider of drawSome(event.providers, MAX_NAMED_PROVIDERS)) {
         const id = provider.id.toString()
         if (seen.has(id) || isBanned(id)) continue
         seen.add(id)
@@ -239,12 +241,6 @@ export class DhtRouter implements ContentRouter {
     const signals = [this.#stopping.signal, AbortSignal.timeout(timeoutMs)]
     return AbortSignal.any(signal === undefined ? signals : [...signals, signal])
   }
-}
-
-/** At most `max` of them; of more than that other ones each time, so that nobody can bury who is honest below those it makes up. */
-function someOf<Item>(items: readonly Item[], max: number): readonly Item[] {
-  if (items.length <= max) return items
-  return items.map(item => ({ item, at: Math.random() })).sort((a, b) => a.at - b.at).slice(0, max).map(({ item }) => item)
 }
 
 /** The address of an image in the DHT: the NAR hash is the multihash, so nothing is hashed again. */

@@ -1,5 +1,6 @@
 import type { NarHash } from '../../image/nar-hash.ts'
 import { MAX_SWARM_PEERS_NAMED } from '../../limits.ts'
+import { drawSome } from '../lots.ts'
 import type { ChunkHolding } from '../protocol.ts'
 import { LeastSent } from './least-sent.ts'
 
@@ -31,8 +32,7 @@ export class Swarm {
   others(peerId: string): string[] {
     const ids = new Set([...this.#members].map(member => member.peerId))
     ids.delete(peerId)
-    const mixed = Array.from(ids, id => ({ id, lot: this.#random() })).sort((a, b) => a.lot - b.lot)
-    return mixed.slice(0, MAX_SWARM_PEERS_NAMED).map(({ id }) => id)
+    return drawSome([...ids], MAX_SWARM_PEERS_NAMED, this.#random)
   }
 
   /** Tells everybody of a new member. */
