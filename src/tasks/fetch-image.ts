@@ -223,7 +223,7 @@ async function findNextStart(
     if (blame.isUndecided || blame.areSendersCleared) providers.startOver()
     return !blame.isHostAtFault && await providers.hasNext() ? { start: undefined } : undefined
   }
-  if (blame.isHostAtFault) return repaired instanceof SwarmAttempt ? undefined : { start: await attempt.repaired() }
+  if (blame.isHostAtFault) return repaired instanceof SwarmAttempt ? undefined : { start: attempt.repaired() }
   const start = await findOtherWord(context, job, attempt, { providers, blame })
   return start && { start }
 }

@@ -51,8 +51,8 @@ export class Providers {
    */
   async next({ except = NOBODY, isServed = () => false }: { except?: Except, isServed?: () => boolean } = {}): Promise<Provider> {
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = isServed() ? LOOK_UP_INTERVAL_MS.first : Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
-      const isLate = (): boolean => !isServed() || performance.now() - this.#lookedUpAt >= LOOK_UP_INTERVAL_MS.served
-      const found = this.#untried(except) ?? (isLate() ? await this.#lookUp(except) : undefined)
+      const isLate = !isServed() || performance.now() - this.#lookedUpAt >= LOOK_UP_INTERVAL_MS.served
+      const found = this.#untried(except) ?? (isLate ? await this.#lookUp(except) : undefined)
       const left = this.#deadline - performance.now()
       if (found !== undefined && (left > 0 || found.record !== undefined || this.#late < LATE_PROVIDERS)) {
         if (left <= 0 && found.record === undefined) this.#late++

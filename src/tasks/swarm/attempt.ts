@@ -59,6 +59,8 @@ export class SwarmAttempt {
   #isAnnounced = false
   #follower: Follower | undefined
   readonly #room: RoomGuard
+  /** Chunks that the last recheck found wrong on disk. */
+  #wrong = new ChunkSet(0)
   #contradiction: { peerId: string, detail: string } | undefined
 
   private constructor(context: TaskContext, job: Job<unknown>, { word, layout, chunks, have, books }: Parts) {
@@ -210,17 +212,14 @@ export class SwarmAttempt {
    * that lied, but the disk or the memory of this host.
    */
   async recheck(): Promise<number> {
-    const wrong = await findWrongChunks(this.#context.content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, this.#image.have, this.#job.signal)
-    return wrong.size
+    this.#wrong = await findWrongChunks(this.#context.content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, this.#image.have, this.#job.signal)
+    return this.#wrong.size
   }
 
-  /** Takes the image up again without the chunks that are wrong on disk. */
-  async repaired(): Promise<SwarmAttempt> {
-    const { content } = this.#context
-    const { have } = this.#image
-    const wrong = await findWrongChunks(content.quarantineTree(this.#job.narHash), { layout: this.layout, chunks: this.#chunks }, have, this.#job.signal)
+  /** The image to be taken up again without the chunks that the recheck found wrong on disk. */
+  repaired(): SwarmAttempt {
     const right = new ChunkSet(this.#chunks.count)
-    for (const chunk of have.from(0)) if (!wrong.has(chunk)) right.add(chunk)
+    for (const chunk of this.#image.have.from(0)) if (!this.#wrong.has(chunk)) right.add(chunk)
     return new SwarmAttempt(this.#context, this.#job, { word: this.#word, layout: this.layout, chunks: this.#chunks, have: right, books: this.#books })
   }
 
