@@ -8,10 +8,7 @@ import { DERIVATION, twoStores, type RealStore, type TwoStores } from '../helper
 const PATIENCE = { timeout: 1_200_000 }
 
 it('an install that is killed at any step leaves the Nix store whole, and is done when asked for again', PATIENCE, async () => {
-  const stores = await twoStores()
-  const program = await build(stores)
-  const giver = await TestDaemon.start({ env: stores.sender.env })
-  const { narHash } = await giver.client.import({ path: program, closure: true })
+  const { stores, program, giver, narHash } = await giveProgram()
   const steps = await crashEverywhere({
     options: { env: stores.receiver.env, bootstrap: [giver] },
     before: async host => {
@@ -35,10 +32,7 @@ it('an install that is killed at any step leaves the Nix store whole, and is don
 })
 
 it('the fetch of a closure that is killed at any step goes on by itself, dependencies first', PATIENCE, async () => {
-  const stores = await twoStores()
-  const program = await build(stores)
-  const giver = await TestDaemon.start({ env: stores.sender.env })
-  const { narHash } = await giver.client.import({ path: program, closure: true })
+  const { stores, giver, narHash } = await giveProgram()
   const steps = await crashEverywhere({
     options: { env: stores.receiver.env, bootstrap: [giver] },
     before: host => removeAll(host),
@@ -51,6 +45,22 @@ it('the fetch of a closure that is killed at any step goes on by itself, depende
   })
   expect(steps).toEqual(expect.arrayContaining([expect.stringContaining('wanted_closures')]))
 })
+
+interface Given {
+  readonly stores: TwoStores
+  readonly program: string
+  readonly giver: TestDaemon
+  readonly narHash: string
+}
+
+/** Two Nix stores, and a daemon beside the sender's that has a program with its closure. */
+async function giveProgram(): Promise<Given> {
+  const stores = await twoStores()
+  const program = await build(stores)
+  const giver = await TestDaemon.start({ env: stores.sender.env })
+  const { narHash } = await giver.client.import({ path: program, closure: true })
+  return { stores, program, giver, narHash }
+}
 
 /** What refers to a path that is its own content, and to itself; signed. */
 async function build({ sender, secretKey }: TwoStores): Promise<string> {
