@@ -24,6 +24,7 @@ import { NAR_PROTOCOL } from './nar/messages.ts'
 import { DhtNames, NameBook, type NameDirectory } from './names.ts'
 import { Neighbours } from './neighbours.ts'
 import type { NodeComponents, NodeInit } from './node-init.ts'
+import { rememberPeers } from './peer-memo.ts'
 import { PeerLimits } from './peer-limits.ts'
 import type { PeerChange, PeerInfo, PeerListener } from './peer-info.ts'
 import type { ChunkSource, ClosureSource, ImageSource, OpenStream, StreamHandler, StreamOpener, Traffic } from './protocol.ts'
@@ -58,6 +59,7 @@ export async function createNode({ logger, source, closures, chunks, onServed, b
     privateKey, listen: init.listen, mdns: init.mdns ?? false, fleet, agent: init.agent ?? 'narvik',
   })
   const isBanned = (peerId: string): boolean => gate.refuses(peerId)
+  rememberPeers(stack.peerStore)
   const { services: { dht }, peerId } = stack
   const { routingTable } = insideOf(dht)
   const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
