@@ -11,6 +11,7 @@ export class TlsStream extends AbstractMessageStream {
   readonly #connection: MessageStream
   readonly #socket: TLSSocket
   #dispatching = false
+  #isCorked = false
 
   constructor(connection: MessageStream, { native, socket }: Pick<Channel, 'native' | 'socket'>) {
     super({
@@ -44,11 +45,19 @@ export class TlsStream extends AbstractMessageStream {
 
   override sendData(data: Buffers): SendResult {
     const sentBytes = data.byteLength
-    // The parts of a frame go into one run of TLS records, and into one call to the system.
-    this.#socket.cork()
+    // The parts of a frame, and the frames of a moment, go into one run of TLS records, and into one call to the system.
+    if (!this.#isCorked) this.#cork()
     for (const part of data) this.#socket.write(part)
-    this.#socket.uncork()
     return { sentBytes, canSendMore: !this.#socket.writableNeedDrain }
+  }
+
+  #cork(): void {
+    this.#isCorked = true
+    this.#socket.cork()
+    process.nextTick(() => {
+      this.#isCorked = false
+      this.#socket.uncork()
+    })
   }
 
   override sendReset(error: Error): void {
