@@ -81,6 +81,14 @@ export class ChunkSet {
     return true
   }
 
+  addRun({ first, count }: ChunkRun): void {
+    for (let chunk = first; chunk < first + count; chunk++) this.add(chunk)
+  }
+
+  deleteRun({ first, count }: ChunkRun): void {
+    for (let chunk = first; chunk < first + count; chunk++) this.delete(chunk)
+  }
+
   /** Whether it was in the set before. */
   delete(chunk: number): boolean {
     if (!this.has(chunk)) return false
@@ -94,7 +102,7 @@ export class ChunkSet {
   /** The chunks in ascending order, joined to runs of at most `max`. The set must not change meanwhile. */
   * runs(max = Infinity): Generator<ChunkRun> {
     let [first, count] = [0, 0]
-    for (const chunk of this.from(0)) {
+    for (let chunk = this.next(0); chunk !== undefined; chunk = this.next(chunk + 1)) {
       if (count > 0 && chunk === first + count && count < max) {
         count += 1
         continue

@@ -10,6 +10,8 @@ import type { Watchdog } from './watchdog.ts'
 
 /** Bytes of the longest length prefix of a header within its limit. */
 const MAX_PREFIX_BYTES = 3
+/** What is so short and here already is given as it is: a part of a larger buffer, which it keeps. */
+const SHORT_BYTES = 16
 
 /** A header on the wire: its length as an unsigned varint (LEB128, shortest form), then that many bytes of JSON. */
 export function encodeHeader(value: unknown): Uint8Array {
@@ -45,8 +47,11 @@ export async function readHeader<Schema extends z.ZodType>(reader: StreamReader,
 
 /** Exactly `length` bytes. Memory is taken as they arrive, so that a length that lies costs nothing. With a watchdog, each step is waited for by it; with a traffic too, the bytes are counted and paced as those of a body. */
 export async function readExactly(reader: StreamReader, length: number, watchdog?: Watchdog, traffic?: Traffic): Promise<Uint8Array> {
+  const here = length <= SHORT_BYTES && traffic === undefined ? reader.takeNow(length) : undefined
+  if (here?.byteLength === length) return here
   let bytes = Buffer.allocUnsafe(Math.min(length, MAX_WIRE_HEADER_BYTES))
-  let filled = 0
+  bytes.set(here ?? [])
+  let filled = here?.byteLength ?? 0
   while (filled < length) {
     const step = reader.take(length - filled)
     const part = await (watchdog?.wait(step, 'byte of the body') ?? step)

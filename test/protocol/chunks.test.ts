@@ -96,6 +96,19 @@ describe('both ends', () => {
     await vi.waitFor(() => { expect(host.holding.listeners).toBe(0) })
   })
 
+  it('join what is small: with the chunks it goes before, or with each other', async () => {
+    const host = holder()
+    const asker = await ask(host)
+    await until(asker, 'have')
+    const [, far] = asker.streams
+    const sent = vi.spyOn(far ?? expect.fail('no stream'), 'send')
+    for (let id = 1; id <= 10; id++) asker.session.want(id, [{ first: id - 1, count: 1 }], 1)
+    await receive(asker, 10)
+    // Of each want: which chunk was chosen, the head, and the end of the one before, in one; the chunk. At last the end of the last.
+    expect(sent.mock.calls.length).toBeLessThanOrEqual(25)
+    await asker.messages.return(undefined)
+  })
+
   it('answer not-found for an image or manifest that is not here', async () => {
     const { opener, streams } = connectTo(served(holder().handler))
     const other = NarHash.fromBytes(rangeOf(1, 32))

@@ -9,7 +9,7 @@ import type { ChunkHolding, Traffic } from '../protocol.ts'
 import type { StreamReader } from '../stream-reader.ts'
 import { send } from '../stream-writer.ts'
 import type { Watchdog } from '../watchdog.ts'
-import { Desk, type Outgoing } from './desk.ts'
+import { Desk } from './desk.ts'
 import { readHead } from './frames.ts'
 import { decodeAsker, encodeChunksHead, encodeHolder, encodePeers, inMessages } from './messages.ts'
 import { newsPauseMs } from './news.ts'
@@ -37,6 +37,8 @@ export class ServedSession {
   /** Peers of which the asker was told, and those of which it will be. */
   readonly #named = new Set<string>()
   #toName: string[] = []
+  /** Messages that wait for chunks to go with, or for there being none: one frame costs as much as another. */
+  readonly #outbox: Uint8Array[] = []
   /** Runs for a moment after the asker was told of chunks. */
   #pause: NodeJS.Timeout | undefined
   readonly #stopListening: () => void
@@ -46,7 +48,7 @@ export class ServedSession {
   #asks = true
 
   constructor(parts: SessionParts) {
-    const { holding, swarm, turns, peerId } = parts
+    const { holding, swarm, turns, peerId, watchdog } = parts
     this.#parts = parts
     this.#desk = new Desk({
       turns, leastSent: swarm.leastSent, lengthOf: chunk => holding.chunks.length(chunk), now: () => performance.now(), onWork: () => { this.#notify() },
@@ -54,13 +56,15 @@ export class ServedSession {
     this.#news = new ChunkSet(holding.chunks.count)
     for (const chunk of holding.have.from(0)) this.#news.add(chunk)
     this.#stopListening = holding.onAdded(run => {
-      for (const chunk of chunksOf([run])) this.#news.add(chunk)
-      this.#notify()
+      this.#news.addRun(run)
+      // The end of the pause is soon enough.
+      if (this.#pause === undefined) this.#notify()
     })
     this.#member = { peerId, onPeer: other => { this.#name([other]) } }
     this.#name(swarm.others(peerId))
     swarm.join(this.#member)
-    holding.gone.addEventListener('abort', this.#onGone)
+    holding.gone.addEventListener('abort', this.#onOver)
+    watchdog.signal.addEventListener('abort', this.#onOver)
   }
 
   /** Serves until the asker ends its side, or the image is not to be given away any more. */
@@ -77,13 +81,14 @@ export class ServedSession {
   close(): void {
     this.#stopListening()
     clearTimeout(this.#pause)
-    this.#parts.holding.gone.removeEventListener('abort', this.#onGone)
+    this.#parts.holding.gone.removeEventListener('abort', this.#onOver)
+    this.#parts.watchdog.signal.removeEventListener('abort', this.#onOver)
     this.#parts.swarm.leave(this.#member)
     this.#desk.close()
     this.#notify()
   }
 
-  readonly #onGone = (): void => { this.#notify() }
+  readonly #onOver = (): void => { this.#notify() }
 
   /** What goes wrong while it listens ends the sending, which tells of it. */
   #giveUp(error: unknown): void {
@@ -119,26 +124,26 @@ export class ServedSession {
     const { watchdog, holding } = this.#parts
     while (this.#asks && !holding.gone.aborted && !watchdog.signal.aborted) {
       this.#hasWork = false
-      if (await this.#tellNews()) continue
+      this.#tellNews()
       const outgoing = this.#desk.next()
-      if (outgoing === undefined) await this.#untilWork()
-      else await this.#send(outgoing)
+      if (outgoing?.kind === 'chunks') await this.#sendChunks(outgoing.id, outgoing.run)
+      else if (outgoing !== undefined) this.#outbox.push(encodeHolder(outgoing))
+      else if (this.#outbox.length > 0) await this.#flush()
+      else await this.#untilWork()
     }
     if (watchdog.reason !== undefined) throw watchdog.reason as Error
   }
 
   /** News go before chunks, as others wait for them; but several in one message. */
-  async #tellNews(): Promise<boolean> {
-    const { stream, watchdog } = this.#parts
-    const peers = this.#toName
+  #tellNews(): void {
+    if (this.#toName.length > 0) this.#outbox.push(encodePeers(this.#toName))
     this.#toName = []
-    if (peers.length > 0) await send(stream, encodePeers(peers), watchdog)
-    if (this.#news.size === 0 || this.#pause !== undefined) return peers.length > 0
-    const [runs = []] = inMessages(this.#news.runs())
-    for (const chunk of chunksOf(runs)) this.#news.delete(chunk)
-    if (this.#news.size === 0) this.#pauseNews()
-    await send(stream, encodeHolder({ kind: 'have', runs }), watchdog)
-    return true
+    if (this.#news.size === 0 || this.#pause !== undefined) return
+    for (const runs of [...inMessages(this.#news.runs())]) {
+      this.#outbox.push(encodeHolder({ kind: 'have', runs }))
+      for (const run of runs) this.#news.deleteRun(run)
+    }
+    this.#pauseNews()
   }
 
   #pauseNews(): void {
@@ -149,22 +154,22 @@ export class ServedSession {
     this.#pause.unref()
   }
 
-  async #send(outgoing: Outgoing): Promise<void> {
+  async #flush(): Promise<void> {
     const { stream, watchdog } = this.#parts
-    if (outgoing.kind === 'chunks') await this.#sendChunks(outgoing.id, outgoing.run)
-    else await send(stream, encodeHolder(outgoing), watchdog)
+    await send(stream, Buffer.concat(this.#outbox.splice(0)), watchdog)
   }
 
   /** Nothing leaves that is not what it should be: a damaged disk is noticed here, by the one who has it. */
   async #sendChunks(id: number, run: ChunkRun): Promise<void> {
-    const { stream, watchdog, holding, traffic } = this.#parts
+    const { watchdog, holding, traffic } = this.#parts
     using _held = await traffic.flight?.take(runBytes(holding.chunks, run), watchdog.signal)
     const bytes = await this.#read(run)
     if (bytes === undefined) {
       this.#desk.lost(id)
       return
     }
-    await send(stream, encodeChunksHead(id, run, bytes.length), watchdog)
+    this.#outbox.push(encodeChunksHead(id, run, bytes.length))
+    await this.#flush()
     await sendBody(this.#parts, bytes)
     this.#desk.sent(runBytes(holding.chunks, run))
   }
@@ -193,16 +198,12 @@ export class ServedSession {
     if (this.#hasWork || signal.aborted) return
     const { promise, resolve } = Promise.withResolvers<undefined>()
     this.#wake = () => { resolve(undefined) }
-    signal.addEventListener('abort', this.#wake, { once: true })
     await promise
   }
 
   #notify(): void {
     this.#hasWork = true
-    const wake = this.#wake
-    if (wake === undefined) return
+    this.#wake?.()
     this.#wake = undefined
-    this.#parts.watchdog.signal.removeEventListener('abort', wake)
-    wake()
   }
 }
