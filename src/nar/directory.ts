@@ -18,9 +18,13 @@ export function pathIn(directory: number, name: Uint8Array): Buffer {
   return Buffer.concat([Buffer.from(`/proc/self/fd/${directory}/`), name])
 }
 
+/** It does not go away. */
+let hasProc = false
+
 /** @throws NarvikError `io-error` where `pathIn` can't work. */
 export function checkProc(): void {
-  if (existsSync('/proc/self/fd')) return
+  hasProc ||= existsSync('/proc/self/fd')
+  if (hasProc) return
   throw new NarvikError('io-error', 'Cannot read or write a tree: found no /proc/self/fd, needed the /proc file system mounted')
 }
 

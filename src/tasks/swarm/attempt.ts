@@ -73,11 +73,12 @@ export class SwarmAttempt {
     this.layout = layout
     this.#chunks = chunks
     this.#books = books
-    const trees = (): readonly string[] => {
+    const trees = function* (): Generator<string> {
+      yield content.quarantineTree(narHash)
       const row = catalog.get(narHash)
       const visible = row && content.visiblePath(row)
       // It is on its way from one to the other before the catalog knows.
-      return typeof visible === 'string' ? [visible] : [content.quarantineTree(narHash), content.imageTree(narHash)]
+      yield typeof visible === 'string' ? visible : content.imageTree(narHash)
     }
     this.#image = new ReceivingImage({ narHash, manifestDigest: word.manifestDigest, layout, chunks, trees })
     for (const run of have.runs()) this.#keep(run)

@@ -10,8 +10,8 @@ export interface ReceivingParts {
   readonly manifestDigest: string
   readonly layout: Layout
   readonly chunks: ChunkList
-  /** Where the tree is at the moment: the first of these at which it is found. */
-  readonly trees: () => readonly string[]
+  /** Where the tree may be at the moment: it is at the first of these at which it is found. */
+  readonly trees: () => Iterable<string>
 }
 
 /** An image that is being received: the chunks of it that are proven can be given on before the whole is. */
@@ -21,7 +21,9 @@ export class ReceivingImage implements ChunkHolding {
   readonly chunks: ChunkList
   readonly have: ChunkSet
   readonly #layout: Layout
-  readonly #trees: () => readonly string[]
+  readonly #trees: () => Iterable<string>
+  /** Where the tree was the last time. */
+  #foundAt: string | undefined
   readonly #gone = new AbortController()
   readonly #listeners = new Set<(run: ChunkRun) => void>()
   /** Called with each peer that asks for chunks. */
@@ -44,7 +46,7 @@ export class ReceivingImage implements ChunkHolding {
 
   /** Chunks are on disk whose hashes were right as they came. */
   add(run: ChunkRun): void {
-    for (let chunk = run.first; chunk < run.first + run.count; chunk++) this.have.add(chunk)
+    this.have.addRun(run)
     for (const listener of this.#listeners) listener(run)
   }
 
@@ -55,15 +57,22 @@ export class ReceivingImage implements ChunkHolding {
 
   async read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array> {
     let failure: unknown
-    for (const tree of this.#trees()) {
+    for (const tree of this.#places()) {
       try {
-        return await readRun(tree, this.#layout, this.chunks, run, options)
+        const bytes = await readRun(tree, this.#layout, this.chunks, run, options)
+        this.#foundAt = tree
+        return bytes
       } catch (error) {
         if (!isDamage(error)) throw error
         failure ??= error
       }
     }
     throw failure
+  }
+
+  *#places(): Generator<string> {
+    if (this.#foundAt !== undefined) yield this.#foundAt
+    yield* this.#trees()
   }
 
   damaged(chunk: number): void {

@@ -1,7 +1,6 @@
 import { setTimeout as delay } from 'node:timers/promises'
 import { isNarvikError, messageOf, NarvikError } from '../../errors.ts'
 import type { ChunkRun } from '../../image/chunk-set.ts'
-import { chunksOf } from '../../image/chunk-set.ts'
 import { MAX_SWARM_SOURCES } from '../../limits.ts'
 import { type ChunkSession, openSession, type SessionMessage, type SwarmQuestion } from '../../p2p/chunks/client.ts'
 import type { TaskContext } from '../context.ts'
@@ -73,6 +72,7 @@ export class Sources {
     this.#parts.signal.addEventListener('abort', onAbort, { once: true })
     const timer = setInterval(() => {
       this.update()
+      this.#leaveLate()
       this.#exchange()
     }, TICK_MS)
     try {
@@ -105,17 +105,22 @@ export class Sources {
   /** Tells the peers what the scheduler decides; to be called after whatever changes what is missing. */
   update(): void {
     if (this.#signal.aborted) return
-    const { scheduler, context: { settings } } = this.#parts
+    const { scheduler } = this.#parts
     if (scheduler.isDone) {
       this.#done.resolve(undefined)
       return
     }
-    const now = performance.now()
-    for (const action of scheduler.decide(now)) {
+    for (const action of scheduler.decide(performance.now())) {
       const session = this.#sessions.get(action.peerId)
       if (action.kind === 'want') session?.want(action.id, action.runs, action.choice)
       else session?.cancel(action.id, action.runs)
     }
+  }
+
+  /** Leaves peers that owe something and have sent nothing for too long. */
+  #leaveLate(): void {
+    const { scheduler, context: { settings } } = this.#parts
+    const now = performance.now()
     for (const [peerId, session] of this.#sessions) {
       const { inFlight, heardAt, spent } = scheduler.peer(peerId)
       // In another session it may say again what it has.
@@ -298,7 +303,7 @@ export class Sources {
 /** The parts of a run whose chunks are needed. */
 function neededParts(run: ChunkRun, isNeeded: (chunk: number) => boolean): ChunkRun[] {
   const parts: { first: number, count: number }[] = []
-  for (const chunk of chunksOf([run])) {
+  for (let chunk = run.first; chunk < run.first + run.count; chunk++) {
     if (!isNeeded(chunk)) continue
     const last = parts.at(-1)
     if (last !== undefined && last.first + last.count === chunk) last.count += 1
