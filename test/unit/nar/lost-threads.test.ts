@@ -124,6 +124,17 @@ describe('a thread that was to help', () => {
       expect(threads.alive.size).toBe(1)
     })
   })
+
+  it('and failed while it had nothing to do, takes nobody with it', async () => {
+    await withTree(async path => {
+      threads.kind = 'helper'
+      threads.program = "const { parentPort } = require('node:worker_threads'); parentPort.on('message', () => { parentPort.postMessage('done'); setTimeout(() => { throw new Error('later') }, 1000) })"
+      const listing = walkNames(path, noCheck)
+      await measureFiles(path, listing, noCheck)
+      await untilNoneIsAlive()
+      expect(listing.columns).toEqual(walkTree(path, noCheck).columns)
+    })
+  })
 })
 
 describe('a thread that was to cut chunks', () => {
