@@ -179,10 +179,14 @@ describe('where it is the policy', () => {
     const host = await start(POLICY)
     const program = await hold(host.context, 'program', { references: ['library', 'program'] })
     const library = await hold(host.context, 'library')
+    const other = await hold(host.context, 'other')
     await whole(host, installer => { installer.takeUpAll() })
-    expect([program, library].map(({ path }) => host.watched.isValid(path))).toEqual([true, true])
-    expect(host.watched.asked.filter(request => request.startsWith('add'))).toEqual(['add library', 'add program'])
+    expect([program, library, other].map(({ path }) => host.watched.isValid(path))).toEqual([true, true, true])
+    const added = host.watched.asked.filter(request => request.startsWith('add'))
+    expect(added).toHaveLength(3)
+    expect(added.indexOf('add library')).toBeLessThan(added.indexOf('add program'))
     const { connections } = host.watched
+    expect(connections).toBe(1)
     await whole(host, installer => { installer.takeUpAll() })
     expect(host.watched.connections).toBe(connections)
   })
@@ -228,7 +232,9 @@ describe('where it is the policy', () => {
   })
 
   it('the end waits for what is under way, and nothing is begun after it', async () => {
-    const host = await start(POLICY)
+    const begun = await start(POLICY)
+    const warnings: string[] = []
+    const host: Host = { ...begun, context: { ...begun.context, logger: { ...begun.context.logger, warn: message => { warnings.push(message) } } } }
     const program = await hold(host.context, 'program')
     const { opened, open } = gate()
     host.watched.before = request => { if (request.startsWith('keep')) open() }
@@ -237,9 +243,10 @@ describe('where it is the policy', () => {
     await opened
     await installer[Symbol.asyncDispose]()
     expect(installer.isIdle).toBe(true)
-    expect(row(host, program)?.note).toBeNull()
+    expect([row(host, program)?.note, warnings]).toEqual([null, []])
     const { connections } = host.watched
     installer.takeUpAll()
+    expect(installer.isIdle).toBe(true)
     await hold(host.context, 'other')
     expect([installer.isIdle, host.watched.connections]).toEqual([true, connections])
   })
