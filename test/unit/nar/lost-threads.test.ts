@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import type { Transferable, Worker, WorkerOptions } from 'node:worker_threads'
 import { beforeEach, describe, expect, it, vi } from 'vitest'
 import { hashTree } from '../../../src/nar/hash-tree.ts'
+import { removeTree } from '../../../src/nar/remove.ts'
 import { hashContents } from '../../../src/nar/thread/hash-contents.ts'
 import { measureFiles } from '../../../src/nar/thread/measure-files.ts'
 import { walkNames, walkTree } from '../../../src/nar/thread/walk.ts'
@@ -150,6 +151,13 @@ describe('a thread that was to cut chunks', () => {
 })
 
 describe('a thread that was to handle a tree', () => {
+  it('and failed while it had nothing to do, takes nobody with it', async () => {
+    threads.kind = 'worker'
+    threads.program = "const { parentPort } = require('node:worker_threads'); parentPort.on('message', () => { parentPort.postMessage({ kind: 'done', result: {} }); setTimeout(() => { throw new Error('later') }, 1000) })"
+    await removeTree('/nowhere')
+    await untilNoneIsAlive()
+  })
+
   it.each(['ends', 'fails'] as const)('and %s, fails that, and the next one is handled', async fate => {
     await withTree(async path => {
       lose('worker', fate)

@@ -1,5 +1,5 @@
 import { existsSync, lstatSync, mkdirSync, readlinkSync, rmSync, symlinkSync } from 'node:fs'
-import { join } from 'node:path'
+import { basename, join } from 'node:path'
 import { expect, it } from 'vitest'
 import type { Logger } from '../../../src/log.ts'
 import { NixError } from '../../../src/nix/nix-error.ts'
@@ -49,7 +49,9 @@ it('a root is made for what is in the store, and goes with what is there no more
   await alignRoots(host.context, [row.narHash])
   expect(readlinkSync(link)).toBe(path)
   forget(host)
+  host.watched.asked.length = 0
   await alignRoots(host.context, [row.narHash])
+  expect(host.watched.asked).toEqual([`keep ${basename(path)}`, 'valid', `root ${basename(link)}`])
   expect(await host.watched.nix.hasRoot(link)).toBe(true)
   // What is as it should be is not asked about.
   host.watched.connections = 0
@@ -86,6 +88,11 @@ it('what can not be protected has a note each, and the log says so', async () =>
 
   const strange = await protect(host.context, [{ narHash: row.narHash, storePath: path }, { narHash: other, storePath: '/elsewhere/path' }])
   expect([...strange.keys()].toSorted()).toEqual([row.narHash.toNix32(), other.toNix32()].toSorted())
+
+  // Nix says that it has registered the link, and has not.
+  const lying = { ...host.watched.nix, hasRoot: () => Promise.resolve(false) }
+  const unknown = await protect({ ...host.context, nix: lying }, [{ narHash: row.narHash, storePath: path }])
+  expect([...unknown.values()]).toEqual([expect.stringMatching(/found no registration of .* by Nix, needed one/)])
 
   await expect(protect(host.context, [gone], AbortSignal.abort(new Error('enough')))).rejects.toThrow('enough')
 })

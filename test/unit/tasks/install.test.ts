@@ -3,6 +3,7 @@ import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import { messageOf } from '../../../src/errors.ts'
+import type { Logger } from '../../../src/log.ts'
 import type { ImageRow } from '../../../src/store/image-row.ts'
 import { memberOf, type Member } from '../../../src/tasks/closure.ts'
 import { importImage } from '../../../src/tasks/import-image.ts'
@@ -167,6 +168,13 @@ describe('of several images', () => {
 describe('where it is the policy', () => {
   const POLICY = { settings: { installFetched: true } }
 
+  async function startLogging(): Promise<{ host: Host, warnings: string[] }> {
+    const begun = await start(POLICY)
+    const warnings: string[] = []
+    const logger: Logger = { ...begun.context.logger, warn: (_message, fields) => { warnings.push(String(fields?.['reason'])) } }
+    return { host: { ...begun, context: { ...begun.context, logger } }, warnings }
+  }
+
   /** Resolves when everything that was taken up is done with. */
   async function whole(host: Host, use: (installer: Installer) => Promise<void> | void): Promise<void> {
     const installer = new Installer(host.context)
@@ -215,26 +223,27 @@ describe('where it is the policy', () => {
     await whole(host, async installer => {
       installer.takeUpAll()
       await expect.poll(() => row(host, program)?.note).toMatch(/^In the Nix store: Cannot install .* references missing/)
-      await hold(host.context, 'library')
-      installer.takeUpAll()
+      const { image: { narHash } } = await hold(host.context, 'library')
+      // Only this one is verified anew.
+      host.context.catalog.transition(narHash, 'damage', { reason: 'it changed' })
+      host.context.catalog.transition(narHash, 'pass', { reason: 'it is right', vouchedBy: 'signatures' })
       await expect.poll(() => host.watched.isValid(program.path)).toBe(true)
     })
     expect(row(host, program)?.note).toBeNull()
   })
 
   it('what was removed while it failed is forgotten', async () => {
-    const host = await start(POLICY)
+    const { host, warnings } = await startLogging()
     const program = await hold(host.context, 'program', { references: ['library'] })
     host.watched.before = request => { if (request === 'keep library') host.context.catalog.remove(program.image.narHash, 'removed') }
     await whole(host, installer => { installer.takeUpAll() })
     expect(row(host, program)).toBeUndefined()
     expect(host.watched.asked).toContain('keep library')
+    expect(warnings).toEqual([expect.stringContaining('references missing')])
   })
 
   it('the end waits for what is under way, and nothing is begun after it', async () => {
-    const begun = await start(POLICY)
-    const warnings: string[] = []
-    const host: Host = { ...begun, context: { ...begun.context, logger: { ...begun.context.logger, warn: message => { warnings.push(message) } } } }
+    const { host, warnings } = await startLogging()
     const program = await hold(host.context, 'program')
     const { opened, open } = gate()
     host.watched.before = request => { if (request.startsWith('keep')) open() }
