@@ -27,6 +27,11 @@ export const MAX_CHUNK_BYTES = 256 * KIB
 /** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
 export const MAX_CHUNKS = 3_800_000
 
+/** Milliseconds that a thread waits for another one that shares a tree's work, once only that is left: after it, it is taken for dead, and its share is done again. */
+export const HELPER_PATIENCE_MS = 10 * SECOND
+/** The same for the thread that cuts chunks, whose work nobody else can take over: the hash fails. */
+export const CHUNK_THREAD_PATIENCE_MS = 60 * SECOND
+
 /** Bytes of a NAR from which on a tree is hashed while it is received: below, reading it at the end takes no longer than starting that. */
 export const MIN_FOLLOWED_BYTES = 8 * MIB
 /** Trees that are hashed while they are received, at once; each takes two threads and some 25 MB. Further ones are read at the end. */

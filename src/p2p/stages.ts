@@ -3,15 +3,6 @@ import { NarvikError } from '../errors.ts'
 /** A stage of a pipeline of byte buffers. */
 export type Stage = (source: AsyncIterable<Uint8Array>) => AsyncIterable<Uint8Array>
 
-/** Passes buffers on in pieces of at most `max` bytes, without copying. */
-export function inPieces(max: number): Stage {
-  return async function* (source) {
-    for await (const bytes of source) {
-      for (let start = 0; start < bytes.byteLength; start += max) yield bytes.subarray(start, start + max)
-    }
-  }
-}
-
 /** Passes bytes on and fails unless they are `length` in all; not a byte beyond is passed on. */
 export function exactly(length: number): Stage {
   return async function* (source) {

@@ -11,6 +11,7 @@ export class ClosurePlan {
   /** How many of its references are not here yet. */
   readonly #waits: Int32Array
   readonly #states: Uint8Array
+  /** Those that may be let in, as soon as they have arrived. */
   readonly #ready: number[] = []
   #left: number
 
@@ -20,7 +21,7 @@ export class ClosurePlan {
     this.#waits = new Int32Array(references.length)
     this.#dependents = references.map(() => [])
     for (const [number, list] of references.entries()) {
-      for (const reference of new Set(list)) {
+      for (const reference of list) {
         if (reference === number) continue
         this.#dependents[reference]?.push(number)
         this.#waits[number] = (this.#waits[number] ?? 0) + 1
@@ -57,7 +58,7 @@ export class ClosurePlan {
     this.#left--
     for (const dependent of this.#dependents[number] ?? []) {
       this.#waits[dependent] = (this.#waits[dependent] ?? 0) - 1
-      if (this.isFree(dependent) && this.#states[dependent] === ARRIVED) this.#ready.push(dependent)
+      if (this.isFree(dependent)) this.#ready.push(dependent)
     }
   }
 

@@ -23,6 +23,11 @@ export class Installer {
     this.#unfollow = context.catalog.onStep(({ narHash, to }) => { if (to === 'verified') this.#add(narHash) })
   }
 
+  /** Whether nothing is under way, nor waits. */
+  get isIdle(): boolean {
+    return this.#work === undefined
+  }
+
   /** Takes up what was fetched before, for the start and when the policy changes. */
   takeUpAll(): void {
     for (const { narHash } of this.#context.catalog.list({ state: 'verified' })) this.#add(narHash)

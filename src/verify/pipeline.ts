@@ -124,9 +124,10 @@ async function measure({ tree, followed, expected }: Pick<Subject, 'tree' | 'fol
     const found = confirmed ?? await chunkTree(tree, { ...(signal && { signal }), ...(onProgress && { onProgress }), bytesPerSecond })
     return { measurement: measurementOf(found), entries: found.listing.count, wasFollowed: confirmed !== undefined }
   } catch (error) {
+    if (isNarvikError(error, 'not-found')) return 'The tree is gone: found nothing where it was, needed it there'
     // What was proven and can't be read any more is no longer proven; what is only being imported is its owner's business.
     const isGone = expected !== null && isNarvikError(error, 'unreadable')
-    if (isGone || isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'not-found', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
+    if (isGone || isNarvikError(error, 'unsupported-file', 'changed-while-reading', 'invalid-nar')) return withoutPlace(messageOf(error), tree)
     throw error
   }
 }

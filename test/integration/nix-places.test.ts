@@ -117,7 +117,7 @@ describe('a store path that is gone or altered all the same', () => {
     await rm(rootOf(host, image))
     store.run('nix-store', '--delete', path)
     expect((await host.run('verify', image.narHash, '--json')).exitCode).toBe(5)
-    expect(await host.json<ImageJson>('show', image.narHash)).toMatchObject({ state: 'rejected', path: null, reason: expect.stringMatching(/ENOENT|no such|gone|not found/i) as string })
+    expect(await host.json<ImageJson>('show', image.narHash)).toMatchObject({ state: 'rejected', path: null, reason: 'The tree is gone: found nothing where it was, needed it there' })
     expect(existsSync(join(host.dataDir, 'by-name/image'))).toBe(false)
     expect((await other.run('fetch', image.narHash, '--json')).exitCode).toBe(4)
   })

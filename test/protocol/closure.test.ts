@@ -1,10 +1,11 @@
 import type { Stream } from '@libp2p/interface'
 import { describe, expect, it, vi } from 'vitest'
-import { MAX_CLOSURE_PATHS, MAX_PACKED_NAR_BYTES, MAX_PACKED_NARS } from '../../src/limits.ts'
+import { MAX_CLOSURE_PATHS, MAX_PACKED_NAR_BYTES, MAX_PACKED_NARS, WIRE_BUFFER_BYTES } from '../../src/limits.ts'
 import { silentLogger } from '../../src/log.ts'
 import { fetchClosurePaths, fetchNars, type WantedNar } from '../../src/p2p/closure/client.ts'
 import { closureHandler, type ClosureHandlerComponents } from '../../src/p2p/closure/handler.ts'
 import { encodeHeader } from '../../src/p2p/header.ts'
+import { InFlight } from '../../src/p2p/in-flight.ts'
 import type { ClosurePath } from '../../src/p2p/protocol.ts'
 import { Slots } from '../../src/p2p/slots.ts'
 import { rangeOf } from '../helpers/bytes.ts'
@@ -63,10 +64,17 @@ const lengthOf = (length: number | bigint): Uint8Array => {
 
 describe('both ends', () => {
   it('tell and hear of thousands of paths in one exchange', async () => {
-    const { opener, streams } = connectTo(handlerOf())
+    const { opener, streams, traffic } = connectTo(handlerOf())
     expect(await fetchClosurePaths(opener, 'peer', someHash(ROOT))).toEqual({ status: 'ok', paths: CLOSURE })
     expect(streams).toHaveLength(1)
+    expect(traffic.received).toBeGreaterThan(CLOSURE.reduce((sum, { storePath }) => sum + storePath.length, 0))
     await expectClosed(...streams.flatMap(({ near, far }) => [near, far]))
+  })
+
+  it('tell of an image that refers to itself', async () => {
+    const alone = { ...pathAt(0), references: [0] }
+    const { opener } = connectTo(handlerOf({ closures: { closure: () => Promise.resolve([alone]), narSize: () => undefined } }))
+    expect(await fetchClosurePaths(opener, 'peer', someHash(0))).toEqual({ status: 'ok', paths: [alone] })
   })
 
   it('answer not-found, incomplete and busy', async () => {
@@ -119,6 +127,45 @@ describe('both ends', () => {
       break
     }
     await expectClosed(...streams.flatMap(({ near, far }) => [near, far]))
+    // Not only closed once all has come.
+    expect(streams[1]?.near.status).toBe('aborted')
+  })
+
+  it('send pieces that are not large, whatever those are that were read', async () => {
+    const big = { narHash: someHash('big'), narSize: 3_000_000 }
+    const closures = { closure: () => Promise.resolve('not-found' as const), narSize: () => big.narSize }
+    const handler = handlerOf({ closures, source: { read: (_narHash, offset, length) => pieces(rangeOf(offset, length), length) } })
+    let largest = 0
+    const { opener } = connectTo(stream => {
+      const send = stream.send.bind(stream)
+      stream.send = bytes => {
+        largest = Math.max(largest, bytes.byteLength)
+        return send(bytes)
+      }
+      return handler(stream)
+    })
+    const answer = await fetchNars(opener, 'peer', [big])
+    if (answer.status !== 'ok') throw new Error(answer.status)
+    expect((await collect(answer.nars))[0]?.equals(rangeOf(0, big.narSize))).toBe(true)
+    expect(largest).toBeLessThanOrEqual(WIRE_BUFFER_BYTES)
+  })
+
+  it('count what was read for a peer until the peer has taken it', async () => {
+    const inFlight = new InFlight()
+    const flight = inFlight.newPeer()
+    let most = 0
+    const source = {
+      read: async function* (_narHash: unknown, offset: number, length: number) {
+        most = Math.max(most, inFlight.total)
+        yield* pieces(rangeOf(offset, length), 40_000)
+      },
+    }
+    const { opener } = connectTo(handlerOf({ source, trafficOf: () => ({ received: 0, sent: 0, flight }) }))
+    const answer = await fetchNars(opener, 'peer', [pathAt(0), pathAt(1)])
+    if (answer.status !== 'ok') throw new Error(answer.status)
+    await collect(answer.nars)
+    expect(most).toBe(WIRE_BUFFER_BYTES)
+    await vi.waitFor(() => { expect(inFlight.total).toBe(0) })
   })
 
   it('send no NAR that is too large to be packed', async () => {
@@ -146,6 +193,7 @@ describe('a peer that tells of a closure wrongly gives peer-failed', () => {
     for (const path of paths) stream.send(encodeHeader(path))
     await stream.close()
   }
+  const refusal = encodeHeader({ version: 1, status: 'incomplete' })
   const two = [pathAt(0), { ...pathAt(1), references: [0] }] as const
 
   it.each<[string, RegExp, (stream: Stream) => void | Promise<void>]>([
@@ -155,6 +203,16 @@ describe('a peer that tells of a closure wrongly gives peer-failed', () => {
     ['a reference twice', /refers to 0/, tell(two[0], { ...two[1], references: [0, 0] })],
     ['a path twice', /twice/, tell(two[0], { ...two[1], storePath: two[0].storePath })],
     ['a path that nothing needs', /found 1 paths that nothing refers to/, tell(two[0], { ...two[1], references: [] })],
+    ['a path that only itself refers to', /found 1 paths that nothing refers to/, tell({ ...two[0], references: [0] }, { ...two[1], references: [] })],
+    ['more bytes than there may be', /bytes of paths, needed at most 33554432/, async stream => {
+      stream.send(ok(MAX_CLOSURE_PATHS))
+      const signatures = Array.from({ length: 50 }, () => 's'.repeat(1000))
+      for (let number = 0; stream.status === 'open'; number++) {
+        const references = number === 0 ? [] : [number - 1]
+        if (!stream.send(encodeHeader({ ...pathAt(number), references, signatures }))) await new Promise(resolve => { for (const event of ['drain', 'close'] as const) stream.addEventListener(event, resolve, { once: true }) })
+      }
+    }],
+    ['bytes after a refusal', /bytes after the last one/, async stream => { stream.send(refusal); stream.send(Uint8Array.of(0)); await stream.close() }],
     ['a path that is none', /not a store path/, tell({ ...two[0], storePath: '/nix/store/../etc' }, two[1])],
     ['an unknown field', /Unrecognized key/, tell({ ...two[0], more: 1 }, two[1])],
     ['fewer paths than it says', /found the end of the stream/, async stream => { stream.send(ok(2)); stream.send(encodeHeader(two[0])); await stream.close() }],
@@ -196,6 +254,16 @@ describe('a peer that sends NARs wrongly gives peer-failed', () => {
   })
 })
 
+it('a peer that goes on after it has refused NARs gives peer-failed', async () => {
+  const { opener, streams } = connectTo(async stream => {
+    stream.send(encodeHeader({ version: 1, status: 'refused' }))
+    stream.send(Uint8Array.of(0))
+    await stream.close()
+  })
+  await expectFailure(fetchNars(opener, 'peer', [pathAt(0)], QUICK), 'peer-failed', /bytes after the last one/)
+  await expectClosed(...streams.map(({ near }) => near))
+})
+
 describe('an asker', () => {
   it.each<[string, object]>([
     ['that asks for too many NARs', { version: 1, want: 'nars', narHashes: Array.from({ length: MAX_PACKED_NARS + 1 }, (_, n) => someHash(n).toNix32()) }],
@@ -230,6 +298,25 @@ describe('an asker', () => {
     await serving
     expect(far.status).toBe('aborted')
     expect(pulled).toBeLessThan(20_000_000)
+  })
+
+  it('that goes ends what is being read for it', async () => {
+    const { near, far } = await streamPair()
+    const reading = Promise.withResolvers<AbortSignal>()
+    const source = {
+      read: async function* (_narHash: unknown, _offset: number, _length: number, { signal }: { signal: AbortSignal }): AsyncGenerator<Uint8Array> {
+        reading.resolve(signal)
+        await new Promise((_resolve, reject) => { signal.addEventListener('abort', () => { reject(new Error('told to end')) }) })
+        yield new Uint8Array(1)
+      },
+    }
+    const serving = handlerOf({ source })(far)
+    near.send(encodeHeader({ version: 1, want: 'nars', narHashes: [someHash(0).toSri()] }))
+    await near.close()
+    await reading.promise
+    near.abort(new Error('gone'))
+    await serving
+    expect((await reading.promise).aborted).toBe(true)
   })
 
   it('fits the longest request into a header', () => {

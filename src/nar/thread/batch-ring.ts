@@ -1,5 +1,6 @@
 import { BATCH_BUFFER_BYTES, type BatchFiller, type Batches, countOf, isLargeBatch } from './batches.ts'
 import type { Listing } from '../../image/listing.ts'
+import { HELPER_PATIENCE_MS } from '../../limits.ts'
 
 /** Memory that two threads share: the slots that batches are made in, and who is where. */
 export interface SharedRing {
@@ -19,7 +20,7 @@ const FAILED = -1
 /** Milliseconds after which a thread that waits looks again, should it have missed that it was woken. */
 const LOOK_AGAIN_MS = 100
 /** How often it looks again for a batch that the other thread has begun. */
-const PATIENCE = 100
+const PATIENCE = HELPER_PATIENCE_MS / LOOK_AGAIN_MS
 
 /** Who gives the batches of a tree, to be taken in order. */
 export interface BatchSource {
@@ -38,6 +39,11 @@ let keptSlots: SharedArrayBuffer | undefined
 export function createRing(): SharedRing {
   keptSlots ??= new SharedArrayBuffer(SLOTS * BATCH_BUFFER_BYTES)
   return { slots: keptSlots, control: new Int32Array(new SharedArrayBuffer(4 * (LENGTH + SLOTS))) }
+}
+
+/** Has the next ring use other memory: a thread that was given up may still write to this. */
+export function forgetSlots({ slots }: SharedRing): void {
+  if (keptSlots === slots) keptSlots = undefined
 }
 
 /** Makes each batch when it is asked for. */

@@ -1,8 +1,9 @@
 import { Worker } from 'node:worker_threads'
 import { messageOf, NarvikError } from '../../errors.ts'
 import { ChunkList } from '../../image/chunk-list.ts'
+import { CHUNK_THREAD_PATIENCE_MS } from '../../limits.ts'
 import type { ChunkJob, ChunkReply } from './chunk-thread.ts'
-import { createPieces, PieceGiver, type SharedPieces } from './piece-ring.ts'
+import { createPieces, doesNothing, PieceGiver, type SharedPieces } from './piece-ring.ts'
 
 /** Whether there is a thread for the chunks of a NAR that has nothing to do. */
 export function hasIdleChunkThread(): boolean {
@@ -14,6 +15,7 @@ export class ChunkFeed {
   readonly pieces: PieceGiver
   readonly #thread: Thread
   readonly #reply: Promise<ChunkReply>
+  #isGivenUp = false
 
   constructor(narSize: number) {
     this.#thread = takeIdle() ?? startThread()
@@ -26,16 +28,30 @@ export class ChunkFeed {
   /** The chunks, after the last piece. @throws NarvikError `too-large`. */
   async finish(): Promise<ChunkList> {
     this.pieces.end()
-    const reply = await this.#reply
+    const reply = await this.#answer()
     if (reply.kind === 'done') return new ChunkList(reply.columns)
     throw new NarvikError(reply.overLimit ? 'too-large' : 'internal', `Cannot cut a NAR into chunks: ${reply.message}`)
   }
 
-  /** Resolves when the thread has let go of what it shares with this one, whether or not `finish` was called. */
+  /** Resolves when the thread has let go of what it shares with this one, or was given up with it, whether or not `finish` was called. */
   async stop(): Promise<void> {
     this.pieces.end()
-    const isAlive = await this.#reply.then(() => true, () => false)
+    const isAlive = !this.#isGivenUp && !this.pieces.isStuck && await this.#answer().then(() => true, () => false)
     if (isAlive) keep(this.#thread)
+    else void this.#thread.worker.terminate()
+  }
+
+  async #answer(): Promise<ChunkReply> {
+    const { promise, reject } = Promise.withResolvers<never>()
+    const timer = setTimeout(() => {
+      this.#isGivenUp = true
+      reject(doesNothing())
+    }, CHUNK_THREAD_PATIENCE_MS)
+    try {
+      return await Promise.race([this.#reply, promise])
+    } finally {
+      clearTimeout(timer)
+    }
   }
 }
 

@@ -4,7 +4,7 @@ import { changedError, OPEN_FILE } from '../directory.ts'
 import { MAX_FRAME_BYTES, writeHead, writeTail } from '../framing.ts'
 import { narSizeOf } from '../layout.ts'
 import { areManyFiles, type Batches, batchesOf, BatchFiller, batchLength, changed, isLargeBatch } from './batches.ts'
-import { BatchRing, type BatchSource, createRing, LoneBatches } from './batch-ring.ts'
+import { BatchRing, type BatchSource, createRing, forgetSlots, LoneBatches } from './batch-ring.ts'
 import { startHelper } from './helpers.ts'
 import { hasReached, type SharedFrontier, waitUntilReached } from './frontier.ts'
 import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
@@ -23,14 +23,15 @@ export async function hashContents(root: string, listing: Listing, { check, chun
   const shared = areManyFiles(listing) && frontier === undefined ? createRing() : undefined
   const source = shared === undefined ? new LoneBatches(filler, listing, batches) : new BatchRing(shared, filler, listing, batches)
   const sink = createNarSink(narSizeOf(listing), { chunks, mayStart: isAlone })
-  const helped = shared === undefined ? undefined : startHelper({ task: 'read', root, columns: listing.columns, batches, ring: shared })
+  const help = shared === undefined ? undefined : startHelper({ task: 'read', root, columns: listing.columns, batches, ring: shared })
   try {
     await hashBatches({ source, filler, listing, batches, frontier, output: new Output(sink, check) })
     return await sink.finish()
   } finally {
     source.stop()
     filler.close()
-    await Promise.all([helped, sink.stop()])
+    const [hasLetGo] = await Promise.all([help?.end(), sink.stop()])
+    if (hasLetGo === false && shared !== undefined) forgetSlots(shared)
   }
 }
 

@@ -1,5 +1,6 @@
 import { lstatSync, type Stats } from 'node:fs'
 import { EXECUTABLE, type Listing, REGULAR } from '../../image/listing.ts'
+import { HELPER_PATIENCE_MS } from '../../limits.ts'
 import { changedError } from '../directory.ts'
 import { areManyFiles } from './batches.ts'
 import { startHelper } from './helpers.ts'
@@ -13,12 +14,12 @@ import { isExecutable, replaced } from './walk.ts'
 export async function measureFiles(root: string, listing: Listing, check: () => void): Promise<void> {
   const shared = createMeasures(listing.count)
   const measurer = new Measurer(root, listing, shared)
-  const helped = areManyFiles(listing) ? startHelper({ task: 'measure', root, columns: listing.columns, shared }) : undefined
+  const help = areManyFiles(listing) ? startHelper({ task: 'measure', root, columns: listing.columns, shared }) : undefined
   try {
     measurer.measureAll(check)
   } finally {
     measurer.stop()
-    await helped
+    await help?.end()
   }
   takeOver(listing, shared)
 }
@@ -38,8 +39,6 @@ const STATE = 1
 /** The states of a block; that of one which is not done yet is 0. */
 const DONE = 1
 const FAILED = 2
-/** Milliseconds for the other thread to end what it has begun: 256 files, which are no work unless its disk hangs or it has died. */
-const PATIENCE_MS = 10_000
 
 function createMeasures(entries: number): SharedMeasures {
   return {
@@ -103,8 +102,9 @@ export class Measurer {
     Atomics.notify(this.#shared.control, STATE + block)
   }
 
+  /** The other thread has time to end what it has begun: 256 files, which are no work unless its disk hangs or it has died. */
   #awaitBlock(block: number): number {
-    if (Atomics.load(this.#shared.control, STATE + block) === 0) Atomics.wait(this.#shared.control, STATE + block, 0, PATIENCE_MS)
+    if (Atomics.load(this.#shared.control, STATE + block) === 0) Atomics.wait(this.#shared.control, STATE + block, 0, HELPER_PATIENCE_MS)
     return Atomics.load(this.#shared.control, STATE + block)
   }
 

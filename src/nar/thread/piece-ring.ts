@@ -1,4 +1,5 @@
 import { NarvikError } from '../../errors.ts'
+import { CHUNK_THREAD_PATIENCE_MS } from '../../limits.ts'
 
 /** Memory that two threads share: the slots that pieces of a NAR lie in, and who is where. */
 export interface SharedPieces {
@@ -18,7 +19,7 @@ const LENGTH = 3
 /** Milliseconds after which a thread that waits looks again whether it still should. */
 const LOOK_AGAIN_MS = 100
 /** How often it looks again for a piece that the other thread works at: far more than one takes, so that a thread that died stops nobody for good. */
-const PATIENCE = 600
+const PATIENCE = CHUNK_THREAD_PATIENCE_MS / LOOK_AGAIN_MS
 
 export function createPieces(): SharedPieces {
   return { slots: new SharedArrayBuffer(SLOTS * PIECE_BYTES), control: new Int32Array(new SharedArrayBuffer(4 * (LENGTH + SLOTS))) }
@@ -31,11 +32,17 @@ export class PieceGiver {
   /** Pieces whose memory was taken, and those that were given. */
   #taken = 0
   #given = 0
+  #isStuck = false
 
   constructor(shared: SharedPieces) {
     this.#control = shared.control
     this.#slots = slotsOf(shared)
     this.#control.fill(0)
+  }
+
+  /** Whether the other thread was waited for in vain. */
+  get isStuck(): boolean {
+    return this.#isStuck
   }
 
   get hasRoom(): boolean {
@@ -61,7 +68,10 @@ export class PieceGiver {
       if (this.#taken - done < SLOTS) return
       const isLate = Atomics.wait(this.#control, DONE, done, LOOK_AGAIN_MS) === 'timed-out'
       waited = isLate ? waited + 1 : 0
-      if (waited >= PATIENCE) throw new NarvikError('internal', 'Cannot cut a NAR into chunks: found that the thread for it does nothing, needed it to go on')
+      if (waited >= PATIENCE) {
+        this.#isStuck = true
+        throw doesNothing()
+      }
       check()
     }
   }
@@ -71,6 +81,10 @@ export class PieceGiver {
     Atomics.store(this.#control, ENDED, 1)
     Atomics.notify(this.#control, GIVEN)
   }
+}
+
+export function doesNothing(): NarvikError {
+  return new NarvikError('internal', 'Cannot cut a NAR into chunks: found that the thread for it does nothing, needed it to go on')
 }
 
 /** The side of the thread that works the pieces off, in order; each is good until the next one is asked for. */

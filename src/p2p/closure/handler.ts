@@ -7,7 +7,7 @@ import { inFlight } from '../in-flight.ts'
 import type { ClosurePath, ClosureSource, ImageSource, Refusal, StreamHandler } from '../protocol.ts'
 import { type Exchange, serve, type ServeComponents, type ServeInit } from '../serve.ts'
 import type { Slots } from '../slots.ts'
-import { exactly, inPieces } from '../stages.ts'
+import { exactly } from '../stages.ts'
 import { closureRequest } from './messages.ts'
 
 export interface ClosureHandlerComponents extends ServeComponents {
@@ -59,7 +59,7 @@ async function sendNars(exchange: ClosureExchange, { source, closures }: Pick<Cl
     if (length === 0) continue
     const { traffic, watchdog: { signal } } = exchange
     const nar = inFlight(traffic.flight, WIRE_BUFFER_BYTES, signal)(source.read(narHash, 0, length, { signal }))
-    for await (const piece of inPieces(WIRE_BUFFER_BYTES)(exactly(length)(nar))) await body.add(piece)
+    for await (const piece of exactly(length)(nar)) await body.add(piece)
   }
   await body.flush()
 }

@@ -45,6 +45,32 @@ describe('the plan of a closure', () => {
     expect(plan.takeReady(9)).toEqual([2])
     expect(plan.left).toBe(0)
   })
+
+  test('lets each in once, whether it arrives or is found here again', () => {
+    const plan = new ClosurePlan([[], [0], [0, 1]])
+    plan.settle(0)
+    plan.settle(0)
+    expect([plan.left, plan.isFree(2)]).toEqual([2, false])
+    plan.arrive(0)
+    expect(plan.takeReady(9)).toEqual([])
+    plan.arrive(1)
+    plan.arrive(1)
+    plan.settle(1)
+    expect(plan.takeReady(9)).toEqual([])
+    plan.arrive(2)
+    plan.arrive(2)
+    expect(plan.takeReady(9)).toEqual([2])
+    expect(plan.left).toBe(0)
+  })
+
+  test('lets nothing in that has not arrived, though all that it refers to is here', () => {
+    const plan = new ClosurePlan([[], [0]])
+    plan.arrive(0)
+    expect(plan.takeReady(9)).toEqual([0])
+    expect(plan.takeReady(9)).toEqual([])
+    plan.arrive(1)
+    expect(plan.takeReady(9)).toEqual([1])
+  })
 })
 
 test('what is prepared ahead comes out in its order, and a failure ends what is under way', async () => {

@@ -45,6 +45,19 @@ describe('the closure of a path', () => {
     expect(await closureOf({ a: ['b', 'x'], b: ['c'], c: ['y'] }, 'a', ['b'])).toEqual({ paths: ['a'], missing: ['b', 'x'] })
   })
 
+  test('leaves others their turn while it is followed', async () => {
+    const graph = Object.fromEntries(Array.from({ length: 5000 }, (_, number) => [`p${number}`, number === 0 ? [] : [`p${number - 1}`]]))
+    let turns = 0
+    const take = (): void => {
+      turns++
+      turn = setImmediate(take)
+    }
+    let turn = setImmediate(take)
+    expect((await closureOf(graph, 'p4999')).paths).toHaveLength(5000)
+    clearImmediate(turn)
+    expect(turns).toBeGreaterThan(10)
+  })
+
   test('that leads in a circle is none', async () => {
     const catalog = catalogOf({ a: ['b'], b: ['c'], c: ['b'] })
     await expectFailure(findClosure(catalog, memberAt(catalog, 'a') as Member), 'conflict', /found that b refers back to itself/)

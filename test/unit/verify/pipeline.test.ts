@@ -80,6 +80,11 @@ describe('the verify pipeline', () => {
     expect((await verifyTree({ tree: join(dir, 'none'), expected: null, claims: [] })).verdict.reason).not.toContain(dir)
   }))
 
+  it('says that a tree is gone', async () => withTemporaryDirectory(async dir => {
+    const { verdict, measured } = await verifyTree({ tree: join(dir, 'gone'), expected: someHash(1), claims: [] })
+    expect([verdict.verdict, verdict.reason, measured]).toEqual(['fail', 'The tree is gone: found nothing where it was, needed it there', null])
+  }))
+
   it('gives no verdict when it is interrupted', async () => withTemporaryDirectory(async dir => {
     writeFileSync(join(dir, 'tree'), 'x')
     const reason = new Error('given up')
