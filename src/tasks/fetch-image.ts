@@ -250,6 +250,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
     for (;;) {
       await untilRoom(context, job)
       if (attempt?.kind === 'chunks') {
+        if (!turn.isTaken) await providers.untilSome()
         await turn.take()
         const end = await receiveChunks(context, job, attempt, round)
         if (end === 'whole') return attempt
