@@ -291,7 +291,7 @@ async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: 
 }
 
 function startAttempt(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt | SwarmAttempt> {
-  const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES
+  const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES && !introduction.chunks.isNone
   return (inChunks ? SwarmAttempt : Attempt).begin(context, job, introduction)
 }
 

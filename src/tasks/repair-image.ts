@@ -74,6 +74,9 @@ function readBlueprint({ catalog }: TaskContext, { narHash, place, storePath, ma
     return new NarvikError('conflict', `Cannot repair ${narHash.toSri()}: found no manifest of it in the catalog, needed that with which it was proven`, { hint: `Have it fetched as a whole: narvik rm ${narHash.toSri()}; narvik fetch ${narHash.toSri()}` })
   }
   const manifest = decodeManifest(bytes)
+  if (manifest.chunks.isNone) {
+    return new NarvikError('conflict', `Cannot repair ${narHash.toSri()}: found more chunks than a manifest lists, needed a list of them`, { hint: `Have it fetched as a whole: narvik rm ${narHash.toSri()}; narvik fetch ${narHash.toSri()}` })
+  }
   return { layout: Layout.describedBy(manifest), chunks: manifest.chunks, manifestDigest: expected }
 }
 

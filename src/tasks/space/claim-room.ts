@@ -20,7 +20,8 @@ export interface Blueprint {
 export async function claimRoom({ space }: Pick<TaskContext, 'space'>, { narHash, signal }: Job<unknown>, { layout, chunks }: Blueprint, isMissing?: (chunk: number) => boolean): Promise<void> {
   const zeros = rangesOf(chunks, chunk => isZeroChunk(chunks, chunk))
   const bytes = diskBytesOf(layout.listing) - wholeBlocksIn(layout, zeros)
-  const missing = isMissing && { missing: blocksIn(layout, rangesOf(chunks, chunk => isMissing(chunk) && !isZeroChunk(chunks, chunk))) }
+  const isPartial = isMissing !== undefined && !chunks.isNone
+  const missing = isPartial ? { missing: blocksIn(layout, rangesOf(chunks, chunk => isMissing(chunk) && !isZeroChunk(chunks, chunk))) } : {}
   await space.claim(narHash.toNix32(), bytes, { signal, ...missing })
 }
 

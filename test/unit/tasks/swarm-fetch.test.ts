@@ -1,8 +1,9 @@
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
+import { ChunkList } from '../../../src/image/chunk-list.ts'
 import { ChunkSet } from '../../../src/image/chunk-set.ts'
-import { decodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
+import { decodeManifest, encodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import type { Evidence } from '../../../src/image/verdict.ts'
 import { MAX_SWARM_SOURCES } from '../../../src/limits.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
@@ -86,6 +87,17 @@ describe('an image in chunks', () => {
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
     expect(peer.asked).toEqual([0])
     expect(peer.sent).toEqual([])
+  })
+
+  it('comes in one stream where its manifest does not list them, which is found out where it should', async () => {
+    const image = await disk()
+    const manifest = encodeManifest(decodeManifest(image.manifest).listing, ChunkList.none())
+    const digest = manifestDigest(manifest)
+    const fleet = await FakeFleet.start()
+    const peer = await fleet.add('peer', image, { manifest, metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /its manifest|manifest/)
+    expect([peer.asked, peer.sent]).toEqual([[0], []])
+    expect([...fleet.banned.keys()]).toEqual(['peer'])
   })
 
   it('is given on while it is received, and passed on without vouching for it', async () => {

@@ -1,9 +1,10 @@
 import { randomBytes } from 'node:crypto'
 import { writeFile } from 'node:fs/promises'
 import { describe, expect, it, vi } from 'vitest'
+import { ChunkList } from '../../../../src/image/chunk-list.ts'
 import { ChunkSet } from '../../../../src/image/chunk-set.ts'
-import { decodeManifest } from '../../../../src/image/manifest.ts'
-import { measureTree } from '../../../../src/nar/disk-usage.ts'
+import { decodeManifest, encodeManifest } from '../../../../src/image/manifest.ts'
+import { diskBytesOf, measureTree } from '../../../../src/nar/disk-usage.ts'
 import { Layout } from '../../../../src/nar/layout.ts'
 import { fetchImage } from '../../../../src/tasks/fetch-image.ts'
 import { importImage } from '../../../../src/tasks/import-image.ts'
@@ -74,6 +75,13 @@ describe('the room that an image claims', () => {
     expect(missing).toBeLessThan(bytes - chunks.offset(half) + 2 * 4096)
     const whole = await claimOf(image, () => true)
     expect(whole.missing).toBe(whole.bytes)
+  })
+
+  it('is that of all where its chunks are not listed', async () => {
+    const image = await sparse()
+    const { listing } = decodeManifest(image.manifest)
+    const unlisted = { ...image, manifest: encodeManifest(listing, ChunkList.none()) }
+    expect(await claimOf(unlisted, () => true)).toEqual({ bytes: diskBytesOf(listing), missing: undefined })
   })
 
   it('lets a sparse image in that fits without its holes, and no other', async () => {
