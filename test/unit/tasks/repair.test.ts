@@ -190,6 +190,16 @@ describe('a damaged image that is repaired', () => {
     await expectWhole(host, await host.repair())
     expect((await describeUsage(context, { signal })).claimedBytes).toBe(0)
 
+    // Every other block is a hole, of which its manifest does not tell.
+    const holes = await makeImage(directory([{ name: Buffer.from('disk'), tree: regular(Buffer.from(randomOf(9, 3 * MIB).map((byte, index) => (index >> 12) % 2 === 0 ? byte : 0))) }]))
+    space.configure(settings)
+    await host.fleet.add('holes', holes)
+    await fetchImage(context, { ref: { kind: 'nar-hash', narHash: holes.narHash } })
+    await flip(context.content.imageTree(holes.narHash), [4096 * 100])
+    space.configure({ ...settings, quotaBytes: (await describeUsage(context, { signal })).usedBytes + MIB })
+    const [mended] = await repairImages(context, { ref: { kind: 'nar-hash', narHash: holes.narHash } })
+    expect(mended?.verdict.verdict).toBe('pass')
+
     await rm(host.root, { recursive: true })
     space.configure({ ...settings, quotaBytes: 2 * MIB })
     await expectFailure(host.repair(), 'over-quota', /Cannot take \d+ bytes more/)
