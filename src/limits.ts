@@ -24,7 +24,7 @@ export const MAX_MANIFEST_BYTES = 128 * MIB
 export const MIN_CHUNK_BYTES = 16 * KIB
 /** Bytes of a chunk at most; bounds what is held before it can be checked, and cuts where nothing in the data does, such as in zeros. */
 export const MAX_CHUNK_BYTES = 256 * KIB
-/** Chunks of one image: at most as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. */
+/** Chunks of one image that are listed: as many as a manifest has room for, some 240 GiB of NAR without long runs of zeros. An image of more goes in one stream. */
 export const MAX_CHUNKS = 3_800_000
 
 /** Milliseconds that a thread waits for another one that shares a tree's work, once only that is left: after it, it is taken for dead, and its share is done again. */

@@ -24,6 +24,8 @@ export class Asker {
   /** Peers to which a session is open or being opened. */
   readonly #taken = new Set<string>()
   readonly #resting = new Map<string, { readonly pause: number, readonly until: number }>()
+  /** Peers that were met while they rest. */
+  readonly #metAtRest = new Set<string>()
   readonly #spares: Spares
   #isFull = false
   #heardAt = 0
@@ -53,7 +55,8 @@ export class Asker {
   /** A peer may have chunks. */
   meet(peerId: string): void {
     if (this.#scheduler === undefined || peerId === this.#host.name || this.#taken.has(peerId) || this.#host.banned.has(peerId)) return
-    if (this.#taken.size >= MAX_SWARM_SOURCES) this.#spares.add(peerId)
+    if (this.#rests(peerId)) this.#metAtRest.add(peerId)
+    else if (this.#taken.size >= MAX_SWARM_SOURCES) this.#spares.add(peerId)
     else this.#ask(peerId)
   }
 
@@ -160,6 +163,7 @@ export class Asker {
       if (inFlight > 0 && agenda.now - heardAt > STREAM_STALL_MS) this.#drop(session)
     }
     this.#exchange(scheduler)
+    for (const peerId of this.#metAtRest) if (!this.#rests(peerId) && this.#metAtRest.delete(peerId)) this.meet(peerId)
     this.#world.wake(this.#host)
     agenda.after(TICK_MS, () => { if (this.#scheduler === scheduler) this.#tick() })
   }

@@ -27,7 +27,10 @@ ${table(rows.filter(({ event }) => event !== 'none'))}
   **sessions**: those that a host opened to others, on average.
 - **comes and goes**: within ${CHURN.withinMs / 1000} s, ${percent(CHURN.rest)} of the hosts are switched off for up to ${CHURN.offMs / 1000} s and go on with what they had proven, ${percent(CHURN.leave)} leave for good,
   and ${percent(CHURN.late)} come later. Those that leave for good are in no figure but the seed's and what is wasted.
-- **falls apart**: every ${CUT.every}th host reaches only its like from second ${CUT.from / 1000} to second ${CUT.until / 1000}.
+- **falls apart**: every ${CUT.every}th host reaches only its like from second ${CUT.from / 1000} to second ${CUT.until / 1000}. Until then the seed has sent no more than in a network that stays whole.
+  Those that were cut off had shared among themselves what of the image was with them, a quarter of it; when they are back, all that they lack
+  comes to them at the full speed of their links, and the seed is one of those that they ask. That is what it sends more: they have known it since the first second,
+  and so it has more sessions with them than other hosts that have the image by now.
 
 ## How this was found
 

@@ -29,14 +29,14 @@ function namesView({ names, refusedNames }: ExplanationJson, paint: Paint): stri
   ]
 }
 
-function sourcesView({ narHash: own, peers, reused, zeros, wasted }: ExplanationJson, paint: Paint): string {
+function sourcesView({ narHash: own, peers, reused, zeros, wasted, repaired }: ExplanationJson, paint: Paint): string {
   const rows: Cell[][] = [
     ...peers.map(({ peerId, bytes, wasted: inVain = 0, outcome }): Cell[] => [`peer ${harmless(peerId)}`, formatBytes(bytes), formatBytes(inVain), { text: outcome, style: OUTCOME_STYLES[outcome] }]),
     ...reused.map(({ narHash, bytes }): Cell[] => [narHash === own ? 'itself' : `image ${narHash}`, formatBytes(bytes), '-', narHash === own ? 'the same in another place' : 'on this host']),
     ...zeros > 0 ? [['zeros', formatBytes(zeros), '-', 'neither sent nor written']] : [],
   ]
   if (rows.length === 0) return 'no bytes came from peers'
-  return `${table(['FROM', 'BYTES', 'IN VAIN', 'OUTCOME'], rows, paint)}\nin vain in all: ${formatBytes(wasted)}`
+  return `${table(['FROM', 'BYTES', 'IN VAIN', 'OUTCOME'], rows, paint)}\nin vain in all: ${formatBytes(wasted)}${repaired > 0 ? `; repaired since it was first proven: ${formatBytes(repaired)}` : ''}`
 }
 
 function section(title: string, lines: readonly string[], paint: Paint): string[] {

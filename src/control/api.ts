@@ -90,6 +90,7 @@ export const evidenceSchema: z.ZodType<Evidence> = z.object({
     zeros: count,
     wasted: count,
   })),
+  repaired: z.exactOptional(count),
   notes: z.exactOptional(z.array(z.string())),
   error: z.exactOptional(z.string()),
 })
@@ -159,6 +160,8 @@ export const explanationSchema = z.object({
   zeros: count,
   /** Bytes that came in vain. */
   wasted: count,
+  /** Bytes that were wrong on disk later and were brought again; they are among the others. */
+  repaired: count,
   /** Who lied or failed, and which stages failed it. */
   refused: z.array(z.object({ by: z.string(), detail: z.string() })).readonly(),
   /** What was tried, oldest first. */

@@ -1,11 +1,11 @@
 import { NarvikError } from '../errors.ts'
 import { MAX_CHUNK_BYTES, MAX_CHUNKS } from '../limits.ts'
-import { CHUNK_HASH_BYTES, type ChunkList, ChunkListBuilder, ChunkListProblem } from './chunk-list.ts'
+import { CHUNK_HASH_BYTES, ChunkList, ChunkListBuilder, ChunkListProblem } from './chunk-list.ts'
 import { readVarint, varintLength, VarintProblem, writeVarint } from './varint.ts'
 
 /**
  * The bytes of a chunk list; the same chunks always give the same bytes. The version, the number of chunks, then each chunk in order: its
- * length and its hash. Numbers are varints.
+ * length and its hash. Numbers are varints. Of a NAR with too many chunks the number is 0.
  */
 export function encodeChunks(chunks: ChunkList): Uint8Array<ArrayBuffer> {
   const bytes = new Uint8Array(encodedLength(chunks))
@@ -54,6 +54,7 @@ function decode(reader: Reader): ChunkList {
   const left = bytes.length - count.end
   // A chunk takes a byte of length or more: what is declared is compared with what is there before memory is taken for it.
   if (count.value * (1 + CHUNK_HASH_BYTES) > left) throw new ChunkListProblem(`found ${count.value} chunks, needed at most what the ${left} bytes that are left have room for`)
+  if (count.value === 0 && left === 0) return ChunkList.none()
   const builder = new ChunkListBuilder(count.value)
   for (let chunk = 0; chunk < count.value; chunk++) decodeChunk(reader, builder)
   if (reader.at < bytes.length) throw new ChunkListProblem(`found ${bytes.length - reader.at} bytes after the end, needed none`)

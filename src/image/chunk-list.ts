@@ -18,11 +18,21 @@ export class ChunkList {
   /** Bytes of the NAR. */
   readonly narSize: number
 
+  /** The list of a NAR that has more chunks than a manifest may list: it has none of them. */
+  static none(): ChunkList {
+    return new ChunkList({ offsets: new Float64Array(1), hashes: new Uint8Array(0) })
+  }
+
   /** Takes columns that a `ChunkListBuilder` made, for instance in another thread; they are not checked again. */
   constructor(columns: ChunkColumns) {
     this.columns = columns
     this.count = columns.offsets.length - 1
     this.narSize = columns.offsets[this.count] ?? 0
+  }
+
+  /** Whether the chunks are not listed, as there are too many: such an image goes in one stream. */
+  get isNone(): boolean {
+    return this.count === 0
   }
 
   /** Where the chunk begins in the NAR; of the index `count`, where the NAR ends. */

@@ -1,7 +1,7 @@
 import { blake3 } from '@napi-rs/blake-hash'
 import { NarvikError } from '../errors.ts'
 import { MAX_MANIFEST_BYTES } from '../limits.ts'
-import type { ChunkList } from './chunk-list.ts'
+import { ChunkList } from './chunk-list.ts'
 import { decodeChunks, encodeChunks } from './chunk-list-codec.ts'
 import type { Listing } from './listing.ts'
 import { decodeListing, encodeListing } from './listing-codec.ts'
@@ -18,13 +18,16 @@ export interface Manifest {
 
 /**
  * The bytes of a manifest, the same on every host for the same tree: `NARVIKMF`, the version, then its sections in the order of
- * their numbers, each as number (one byte), length (varint) and bytes. Section 1 is the listing, section 2 the chunk list.
+ * their numbers, each as number (one byte), length (varint) and bytes. Section 1 is the listing, section 2 the chunk list; where that makes the manifest too
+ * large, none.
  * @throws NarvikError `too-large` where it is over MAX_MANIFEST_BYTES.
  */
 export function encodeManifest(listing: Listing, chunks: ChunkList): Uint8Array<ArrayBuffer> {
-  const sections = [encodeListing(listing), encodeChunks(chunks)]
-  const length = sections.reduce((sum, body) => sum + 1 + varintLength(body.length) + body.length, HEADER.length)
-  if (length > MAX_MANIFEST_BYTES) throw new NarvikError('too-large', `Cannot make a manifest: found ${length} bytes for ${listing.count} entries and ${chunks.count} chunks, needed at most ${MAX_MANIFEST_BYTES}`)
+  const listed = encodeListing(listing)
+  const all = [listed, encodeChunks(chunks)]
+  const sections = lengthOf(all) > MAX_MANIFEST_BYTES ? [listed, NO_CHUNKS] : all
+  const length = lengthOf(sections)
+  if (length > MAX_MANIFEST_BYTES) throw new NarvikError('too-large', `Cannot make a manifest: found ${length} bytes for ${listing.count} entries, needed at most ${MAX_MANIFEST_BYTES}`)
   const bytes = new Uint8Array(length)
   bytes.set(HEADER)
   let at = HEADER.length
@@ -50,6 +53,11 @@ export function decodeManifest(bytes: Uint8Array): Manifest {
   return { listing: decodeListing(listing.body), chunks: decodeChunks(chunks.body) }
 }
 
+/** Whether a manifest lists the chunks: those of a very large image are too many. */
+export function listsChunks(bytes: Uint8Array): boolean {
+  return readSection(bytes, readSection(bytes, HEADER.length, LISTING_SECTION).end, CHUNKS_SECTION).body.length > NO_CHUNKS.length
+}
+
 /** Whether `bytes` are a manifest as this Narvik makes them: those of version 1 had no chunks. */
 export function isOfThisVersion(bytes: Uint8Array): boolean {
   return Buffer.compare(bytes.subarray(0, HEADER.length), HEADER) === 0
@@ -63,7 +71,12 @@ export function manifestDigest(bytes: Uint8Array): string {
 const LISTING_SECTION = 1
 const CHUNKS_SECTION = 2
 const VERSION = 2
+const NO_CHUNKS = encodeChunks(ChunkList.none())
 const HEADER = Buffer.from([...Buffer.from('NARVIKMF', 'latin1'), VERSION])
+
+function lengthOf(sections: readonly Uint8Array[]): number {
+  return sections.reduce((sum, body) => sum + 1 + varintLength(body.length) + body.length, HEADER.length)
+}
 
 function readSection(bytes: Uint8Array, at: number, section: number): { body: Uint8Array, end: number } {
   if (bytes[at] !== section) throw invalid(`found section ${String(bytes[at])}, needed ${section}`)

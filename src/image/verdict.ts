@@ -59,6 +59,8 @@ export interface Evidence {
   readonly peers?: readonly PeerShare[]
   /** Where the rest came from, of an image that was received in chunks. */
   readonly sources?: Sources
+  /** Bytes of the chunks that were wrong on disk, where `peers` and `sources` speak of these alone. */
+  readonly repaired?: number
   readonly notes?: readonly string[]
   /** Code of the error that ended a try. */
   readonly error?: string

@@ -1,4 +1,5 @@
 import type { Listing } from '../image/listing.ts'
+import type { Layout } from './layout.ts'
 import { runTask } from './thread/pool.ts'
 
 /** What a tree takes. */
@@ -33,4 +34,35 @@ export function diskBytesOf(listing: Listing): number {
     else bytes += Math.ceil(listing.size(entry) / BLOCK_BYTES) * BLOCK_BYTES
   }
   return bytes
+}
+
+/** Some bytes of a NAR. */
+export interface NarRange {
+  readonly offset: number
+  readonly length: number
+}
+
+/** The blocks of files that ranges of a NAR touch: the most that writing them takes. */
+export function blocksIn(layout: Layout, ranges: Iterable<NarRange>): number {
+  return addUp(layout, ranges, (start, end) => Math.ceil(end / BLOCK_BYTES) - Math.floor(start / BLOCK_BYTES))
+}
+
+/** The blocks of files that lie wholly within ranges of a NAR: what holes there save. */
+export function wholeBlocksIn(layout: Layout, ranges: Iterable<NarRange>): number {
+  return addUp(layout, ranges, (start, end) => Math.max(0, Math.floor(end / BLOCK_BYTES) - Math.ceil(start / BLOCK_BYTES)))
+}
+
+/** Bytes of the blocks that `count` finds between two offsets of a file, over all parts of files in the ranges. */
+function addUp(layout: Layout, ranges: Iterable<NarRange>, count: (start: number, end: number) => number): number {
+  let blocks = 0
+  for (const { offset, length } of ranges) {
+    const end = offset + length
+    for (let entry = layout.entryAt(offset); entry < layout.listing.count; entry++) {
+      const contents = layout.contentsOffset(entry)
+      if (contents >= end) break
+      const [from, to] = [Math.max(offset, contents), Math.min(end, contents + layout.listing.size(entry))]
+      if (from < to) blocks += count(from - contents, to - contents)
+    }
+  }
+  return blocks * BLOCK_BYTES
 }

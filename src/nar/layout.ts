@@ -43,7 +43,7 @@ export class Layout {
    */
   static describedBy({ listing, chunks }: Manifest): Layout {
     const layout = Layout.of(listing)
-    if (chunks.narSize === layout.narSize) return layout
+    if (chunks.narSize === layout.narSize || chunks.isNone) return layout
     throw new NarvikError('invalid-manifest', `Cannot lay out a manifest: found chunks of ${chunks.narSize} bytes, needed the ${layout.narSize} of its listing`)
   }
 

@@ -56,8 +56,9 @@ export class Attempt {
     const bytes = context.catalog.manifest(job.narHash)
     const state = readProgress(await context.content.readProgress(job.narHash))
     if (bytes === undefined || state?.manifestDigest !== manifestDigest(bytes)) return undefined
-    const layout = Layout.describedBy(decodeManifest(bytes))
-    await claimRoom(context, job, layout)
+    const manifest = decodeManifest(bytes)
+    const layout = Layout.describedBy(manifest)
+    await claimRoom(context, job, { layout, chunks: manifest.chunks }, chunk => manifest.chunks.offset(chunk + 1) > state.offset)
     return new Attempt(context, job, layout, state)
   }
 

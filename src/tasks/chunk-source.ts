@@ -24,6 +24,7 @@ export function createChunkSource(parts: ServeParts): ChunkSource {
       const manifest = parts.catalog.manifest(narHash)
       if (manifest === undefined) return undefined
       const decoded = decodeManifest(manifest)
+      if (decoded.chunks.isNone) return undefined
       const image = new VerifiedImage(parts, narHash, Layout.describedBy(decoded), decoded.chunks)
       for (const [other, reference] of kept) if (reference.deref() === undefined) kept.delete(other)
       kept.set(key, new WeakRef(image))

@@ -128,10 +128,11 @@ export class ClosureFetch {
     }
   }
 
-  /** Claims room for what is to come packed; what is large claims its own. */
+  /** Claims room for what is to come packed; what is large claims its own, and what is in quarantine is counted there. */
   async #claimRoom(): Promise<void> {
     const { catalog, space } = this.#context
-    const missing = this.#paths.filter(({ narHash, narSize }) => narSize <= MAX_PACKED_NAR_BYTES && catalog.get(narHash)?.state !== 'verified')
+    const isToCome = (state: ImageRow['state'] | undefined): boolean => state !== 'verified' && state !== 'quarantined'
+    const missing = this.#paths.filter(({ narHash, narSize }) => narSize <= MAX_PACKED_NAR_BYTES && isToCome(catalog.get(narHash)?.state))
     await space.claim(this.#claim, missing.reduce((sum, { narSize }) => sum + narSize, 0), { signal: this.#signal })
   }
 
@@ -153,6 +154,7 @@ export class ClosureFetch {
       }
     }
     this.#arePacksOver = true
+    this.#context.space.release(this.#claim)
     this.#fetchSingles()
   }
 

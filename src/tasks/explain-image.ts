@@ -1,5 +1,5 @@
 import type { Ref } from '../image/ref.ts'
-import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
+import { isPolicyRefusal, type PeerShare, type Sources } from '../image/verdict.ts'
 import type { ImageRow, JournalEntry } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
@@ -25,14 +25,14 @@ export function explainImage(context: Explained, ref: Ref) {
 type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'settings'>
 
 const WITHOUT_IMAGE = {
-  narHash: null, narSize: null, name: null, state: null, why: 'no image of this host has the name', reason: null, peers: [], reused: [], zeros: 0, wasted: 0, refused: [], tried: [],
+  narHash: null, narSize: null, name: null, state: null, why: 'no image of this host has the name', reason: null, peers: [], reused: [], zeros: 0, wasted: 0, repaired: 0, refused: [], tried: [],
   next: 'narvik fetch looks for it in the fleet',
 }
 
 function explainRow({ catalog, jobs }: Pick<Explained, 'catalog' | 'jobs'>, row: ImageRow) {
   const journal = catalog.journal(row.narHash)
   const job = jobs.find(row.narHash)
-  const evidence = latestBooks(journal)
+  const books = booksOf(journal)
   return {
     narHash: row.narHash.toSri(),
     narSize: row.narSize,
@@ -40,19 +40,41 @@ function explainRow({ catalog, jobs }: Pick<Explained, 'catalog' | 'jobs'>, row:
     state: row.state,
     why: whyHere(row, journal),
     reason: row.state === 'verified' ? null : row.reason ?? 'its bytes are not here yet',
-    peers: sharesOf(job, evidence),
-    reused: evidence?.sources?.reused ?? [],
-    zeros: evidence?.sources?.zeros ?? 0,
-    wasted: evidence?.sources?.wasted ?? 0,
+    ...books,
+    peers: sharesOf(job, books.peers),
     refused: refusals(journal),
     tried: journal.slice(-TRIES_TOLD).map(({ at, event, reason }) => ({ at: at.toISOString(), event, reason })),
     next: whatNext(row, journal, job),
   }
 }
 
-/** The newest evidence that says who sent what. */
-function latestBooks(journal: readonly JournalEntry[]): Evidence | undefined {
-  return journal.findLast(({ evidence }) => evidence?.peers !== undefined)?.evidence ?? undefined
+interface WhereFrom extends Sources {
+  readonly peers: readonly PeerShare[]
+  /** Bytes that were brought again since. */
+  readonly repaired: number
+}
+
+/** Where the bytes came from: what the newest evidence of the whole says, and what was repaired since. */
+function booksOf(journal: readonly JournalEntry[]): WhereFrom {
+  const told = journal.flatMap(({ evidence }) => evidence?.peers === undefined ? [] : [evidence])
+  const whole = told.findLastIndex(({ repaired }) => repaired === undefined)
+  return told.slice(Math.max(whole, 0)).reduce<WhereFrom>((sum, { peers = [], sources, repaired = 0 }) => ({
+    peers: addUp(sum.peers, peers, ({ peerId }) => peerId, (one, other) => ({ ...one, bytes: one.bytes + other.bytes, wasted: (one.wasted ?? 0) + (other.wasted ?? 0), ...one.outcome !== 'lied' && { outcome: other.outcome, detail: other.detail } })),
+    reused: addUp(sum.reused, sources?.reused ?? [], ({ narHash }) => narHash, (one, other) => ({ ...one, bytes: one.bytes + other.bytes })),
+    zeros: sum.zeros + (sources?.zeros ?? 0),
+    wasted: sum.wasted + (sources?.wasted ?? 0),
+    repaired: sum.repaired + repaired,
+  }), { peers: [], reused: [], zeros: 0, wasted: 0, repaired: 0 })
+}
+
+/** Those of both lists, each once. */
+function addUp<Item>(some: readonly Item[], more: readonly Item[], keyOf: (item: Item) => string, join: (one: Item, other: Item) => Item): Item[] {
+  const all = new Map(some.map(item => [keyOf(item), item]))
+  for (const item of more) {
+    const known = all.get(keyOf(item))
+    all.set(keyOf(item), known === undefined ? item : join(known, item))
+  }
+  return [...all.values()]
 }
 
 function whyHere({ source, askedBy, createdAt }: ImageRow, journal: readonly JournalEntry[]): string {
@@ -64,8 +86,7 @@ function whyHere({ source, askedBy, createdAt }: ImageRow, journal: readonly Jou
 }
 
 /** While it is received, what came so far; then what the evidence says. */
-function sharesOf(job: Job<unknown> | undefined, evidence: Evidence | undefined): PeerShare[] {
-  const settled = [...evidence?.peers ?? []]
+function sharesOf(job: Job<unknown> | undefined, settled: readonly PeerShare[]): readonly PeerShare[] {
   if (job?.progress.phase !== 'receiving') return settled
   const arriving = job.progress.peers.map(({ peerId, bytes }): PeerShare => ({ peerId, bytes, outcome: 'used', detail: null }))
   return [...arriving, ...settled.filter(({ peerId }) => !arriving.some(one => one.peerId === peerId))]

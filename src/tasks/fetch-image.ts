@@ -250,6 +250,7 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
     for (;;) {
       await untilRoom(context, job)
       if (attempt?.kind === 'chunks') {
+        if (!turn.isTaken) await providers.untilSome()
         await turn.take()
         const end = await receiveChunks(context, job, attempt, round)
         if (end === 'whole') return attempt
@@ -290,7 +291,7 @@ async function firstAttempt(context: TaskContext, job: Job<unknown>, { start }: 
 }
 
 function startAttempt(context: TaskContext, job: Job<unknown>, introduction: Introduction): Promise<Attempt | SwarmAttempt> {
-  const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES
+  const inChunks = introduction.layout.narSize > SWARM_MIN_NAR_BYTES && !introduction.chunks.isNone
   return (inChunks ? SwarmAttempt : Attempt).begin(context, job, introduction)
 }
 

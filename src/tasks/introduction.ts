@@ -61,9 +61,9 @@ export function claimsOf({ manifestDigest: digest, voucher, recordBy }: Word, na
 }
 
 /** Claims the room that the image will take, and writes down what it is said to be; what was there of it before goes. */
-export async function prepare(context: TaskContext, job: Job<unknown>, { metadata, manifest, layout }: Introduction): Promise<void> {
+export async function prepare(context: TaskContext, job: Job<unknown>, { metadata, manifest, layout, chunks }: Introduction): Promise<void> {
   const { catalog, content } = context
-  await claimRoom(context, job, layout)
+  await claimRoom(context, job, { layout, chunks })
   const { narHash } = metadata
   catalog.describe(narHash, { ...metadata, name: catalog.get(narHash)?.name ?? null }, manifest)
   await content.discard(narHash)

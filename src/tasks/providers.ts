@@ -1,5 +1,5 @@
 import { setTimeout as delay } from 'node:timers/promises'
-import { NarvikError } from '../errors.ts'
+import { isNarvikError, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { PeerShare } from '../image/verdict.ts'
 import type { Provider } from '../p2p/router.ts'
@@ -63,6 +63,15 @@ export class Providers {
       // The next round may try again whoever failed in this one.
       this.#tried.clear()
       await this.#pause(Math.min(pause, left))
+    }
+  }
+
+  /** Resolves when there is one to try, or where none has come in time: there may still be what this host has itself. */
+  async untilSome(): Promise<void> {
+    try {
+      await this.next()
+    } catch (error) {
+      if (!isNarvikError(error, 'no-provider')) throw error
     }
   }
 

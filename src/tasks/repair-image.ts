@@ -1,19 +1,20 @@
 import { messageOf, NarvikError } from '../errors.ts'
 import { runBytes } from '../image/chunk-check.ts'
-import type { ChunkList } from '../image/chunk-list.ts'
 import { decodeManifest, manifestDigest } from '../image/manifest.ts'
-import { isPolicyRefusal, type Evidence, type PeerShare } from '../image/verdict.ts'
+import type { NarHash } from '../image/nar-hash.ts'
+import { isPolicyRefusal, type Evidence } from '../image/verdict.ts'
 import { Layout } from '../nar/layout.ts'
 import { sealTree } from '../nar/seal.ts'
 import { TreeWriter } from '../nar/tree-writer.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import type { Proof } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
 import { fetchChunks } from './fetch-chunks.ts'
 import { findDamage } from './find-damage.ts'
 import type { Job } from './jobs.ts'
 import { reuseLocal } from './reuse.ts'
 import { settle, withdrawDamaged } from './settle.ts'
+import { type Blueprint, claimRoom } from './space/claim-room.ts'
+import { Books } from './swarm/books.ts'
 import { conclude, proveTree, requireWhole, type VerifyRequest, type VerifyResult, verifyImages } from './verify-image.ts'
 
 /**
@@ -33,23 +34,36 @@ async function repairOne(context: TaskContext, job: Job<unknown>): Promise<Verif
   const blueprint = readBlueprint(context, row)
   if (blueprint instanceof NarvikError) return { ...await conclude(context, row, proof), failure: blueprint }
   const damaged = await takeBack(context, row, proof.verdict.reason ?? 'verification failed')
+  const repair: Repair = { books: new Books(), bytes: 0 }
   try {
-    const repair = await rebuild(context, job, blueprint)
+    await rebuild(context, job, blueprint, repair)
     const again = await proveTree(context, damaged, job)
-    return { row: await settle(context, damaged, again, repair.evidence), verdict: again.verdict, repaired: repair.repaired }
+    const note = repair.bytes === 0 ? 'The shape of the tree was repaired; none of its bytes were wrong' : `Chunks of ${repair.bytes} bytes were wrong on disk, and were brought again`
+    const evidence = evidenceOf(repair, again.verdict.verdict, note)
+    const received = repair.books.bytesPerPeer().reduce((sum, { bytes }) => sum + bytes, 0)
+    return { row: await settle(context, damaged, again, evidence), verdict: again.verdict, repaired: { bytes: repair.bytes, received } }
   } catch (error) {
     job.signal.throwIfAborted()
-    return { ...await giveUp(context, damaged, proof, error), failure: error instanceof Error ? error : new Error(messageOf(error)) }
+    await sealTree(context.content.quarantineTree(job.narHash)).catch(() => undefined)
+    const evidence = evidenceOf(repair, 'fail', `It could not be repaired: ${messageOf(error)}`)
+    return { row: await settle(context, damaged, proof, evidence), verdict: proof.verdict, failure: error instanceof Error ? error : new Error(messageOf(error)) }
+  } finally {
+    context.space.release(job.narHash.toNix32())
   }
 }
 
-interface Blueprint {
-  readonly layout: Layout
-  readonly chunks: ChunkList
+/** What was found wrong, and who has brought it. */
+interface Repair {
+  readonly books: Books
+  bytes: number
+}
+
+interface Proved extends Blueprint {
+  readonly manifestDigest: string
 }
 
 /** What the tree should be, by the manifest that was made when it was proven; or why it can't be repaired. */
-function readBlueprint({ catalog }: TaskContext, { narHash, place, storePath, manifestDigest: expected }: ImageRow): Blueprint | NarvikError {
+function readBlueprint({ catalog }: TaskContext, { narHash, place, storePath, manifestDigest: expected }: ImageRow): Proved | NarvikError {
   if (place === 'nix-store') {
     return new NarvikError('refused', `Cannot repair ${narHash.toSri()}: found it in the Nix store as ${String(storePath)}, needed a tree that is Narvik's to write`, {
       hint: `Have Nix repair it: nix store repair ${String(storePath)}; then import it again`,
@@ -60,7 +74,10 @@ function readBlueprint({ catalog }: TaskContext, { narHash, place, storePath, ma
     return new NarvikError('conflict', `Cannot repair ${narHash.toSri()}: found no manifest of it in the catalog, needed that with which it was proven`, { hint: `Have it fetched as a whole: narvik rm ${narHash.toSri()}; narvik fetch ${narHash.toSri()}` })
   }
   const manifest = decodeManifest(bytes)
-  return { layout: Layout.describedBy(manifest), chunks: manifest.chunks }
+  if (manifest.chunks.isNone) {
+    return new NarvikError('conflict', `Cannot repair ${narHash.toSri()}: found more chunks than a manifest lists, needed a list of them`, { hint: `Have it fetched as a whole: narvik rm ${narHash.toSri()}; narvik fetch ${narHash.toSri()}` })
+  }
+  return { layout: Layout.describedBy(manifest), chunks: manifest.chunks, manifestDigest: expected }
 }
 
 /** Takes the image out of sight, or back from what was rejected, to be worked on in quarantine. */
@@ -75,18 +92,22 @@ async function takeBack(context: TaskContext, row: ImageRow, reason: string): Pr
 }
 
 /** Makes the tree what it should be, bringing what is wrong. */
-async function rebuild(context: TaskContext, job: Job<unknown>, { layout, chunks }: Blueprint): Promise<{ evidence: Evidence, repaired: { bytes: number, received: number } }> {
+async function rebuild(context: TaskContext, job: Job<unknown>, { layout, chunks, manifestDigest }: Proved, repair: Repair): Promise<void> {
   const { narHash, signal } = job
+  const { books } = repair
   const tree = context.content.quarantineTree(narHash)
   const writer = await TreeWriter.open(tree, layout, { signal })
   try {
     const missing = await findDamage(tree, { layout, chunks }, { signal, onProgress: bytes => { job.report({ phase: 'verifying', bytes }) } })
-    const bytes = missing.runs().reduce((sum, run) => sum + runBytes(chunks, run), 0)
+    repair.bytes = missing.runs().reduce((sum, run) => sum + runBytes(chunks, run), 0)
+    await claimRoom(context, job, { layout, chunks }, chunk => missing.has(chunk))
     let done = 0
-    const report = (more: number): void => { job.report({ phase: 'receiving', bytes: done += more, totalBytes: bytes }) }
+    const report = (more: number): void => { job.report({ phase: 'receiving', bytes: done += more, totalBytes: repair.bytes, peers: books.bytesPerPeer() }) }
     report(0)
-    const onProven = (chunk: number): void => {
+    const onProven = (chunk: number, source: 'zeros' | NarHash): void => {
       missing.delete(chunk)
+      if (source === 'zeros') books.zeros(chunks.length(chunk))
+      else books.reused(source, chunks.length(chunk))
       report(chunks.length(chunk))
     }
     await reuseLocal(context, { narHash, layout, chunks, writer, signal, isMissing: chunk => missing.has(chunk), onProven })
@@ -94,22 +115,14 @@ async function rebuild(context: TaskContext, job: Job<unknown>, { layout, chunks
       await writer.write(offset, part)
       report(part.length)
     }
-    const peers = await fetchChunks(context, job, { chunks, missing, write })
+    await fetchChunks(context, job, { chunks, manifestDigest, missing, books, write })
     await writer.close()
     await sealTree(tree, { signal })
-    const received = peers.reduce((sum, peer) => sum + peer.bytes, 0)
-    return { evidence: evidenceOf(peers, bytes), repaired: { bytes, received } }
   } finally {
     await writer.close()
   }
 }
 
-function evidenceOf(peers: readonly PeerShare[], bytes: number): Evidence {
-  return { peers, notes: [bytes === 0 ? 'The shape of the tree was repaired; none of its bytes were wrong' : `Chunks of ${bytes} bytes were wrong on disk, and were brought again`] }
-}
-
-async function giveUp(context: TaskContext, row: ImageRow, proof: Proof, error: unknown): Promise<VerifyResult> {
-  await sealTree(context.content.quarantineTree(row.narHash)).catch(() => undefined)
-  const evidence = { notes: [`It could not be repaired: ${messageOf(error)}`] }
-  return { row: await settle(context, row, proof, evidence), verdict: proof.verdict }
+function evidenceOf({ books, bytes }: Repair, verdict: 'pass' | 'fail', note: string): Evidence {
+  return { peers: books.shares(verdict), sources: books.sources(), repaired: bytes, notes: [note] }
 }

@@ -22,8 +22,8 @@ export interface ReuseRequest {
   /** Writes the tree of the layout. */
   readonly writer: TreeWriter
   readonly isMissing: (chunk: number) => boolean
-  /** Told of each chunk that is in the tree now, and where it came from. */
-  readonly onProven: (chunk: number, source: 'zeros' | NarHash) => void
+  /** Told of each chunk that is in the tree now, and where it came from; waited for. */
+  readonly onProven: (chunk: number, source: 'zeros' | NarHash) => Promise<void> | void
   readonly signal: AbortSignal
 }
 
@@ -63,7 +63,7 @@ async function makeZeros({ chunks, writer, isMissing, onProven, signal }: ReuseR
     if (!isZeroChunk(chunks, chunk) || !isMissing(chunk)) continue
     signal.throwIfAborted()
     await writer.writeZeros(chunks.offset(chunk), chunks.length(chunk))
-    onProven(chunk, 'zeros')
+    await onProven(chunk, 'zeros')
   }
 }
 
@@ -121,7 +121,7 @@ async function copyChunk(source: Source, chunk: number, places: readonly number[
   for (const place of places) {
     if (!isMissing(place)) continue
     await writer.write(chunks.offset(place), bytes)
-    onProven(place, source.row.narHash)
+    await onProven(place, source.row.narHash)
   }
 }
 

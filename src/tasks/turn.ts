@@ -12,6 +12,10 @@ export class Turn implements Disposable {
     this.#job = job
   }
 
+  get isTaken(): boolean {
+    return this.#taken !== undefined
+  }
+
   /** Resolves when it is the fetch's turn; at once where it has it. */
   async take(): Promise<void> {
     const { queue, catalog } = this.#context

@@ -1,11 +1,12 @@
 import { isNarvikError, messageOf } from '../errors.ts'
 import { encodeListing } from '../image/listing-codec.ts'
-import { encodeManifest, manifestDigest } from '../image/manifest.ts'
+import { encodeManifest, listsChunks, manifestDigest } from '../image/manifest.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { StageResult, Verdict } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
 import type { FollowedTree } from '../nar/follower.ts'
 import { type ChunkedTree, chunkTree, scanTree } from '../nar/hash-tree.ts'
+import { narSizeOf } from '../nar/layout.ts'
 import { newestChange } from '../nar/newest-change.ts'
 import { judgeTrust, type TrustQuestion } from './trust.ts'
 
@@ -84,7 +85,11 @@ export async function verifyTree(subject: Subject, options: VerifyOptions = {}):
   const { read, newestChange } = await readTree(subject, options)
   const milliseconds = elapsed(started)
   if (typeof read === 'string') return { verdict: conclude([{ stage: 'shape', verdict: 'fail', detail: read, milliseconds }]), measured: null, newestChange: null, vouchedBy: null }
-  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks${read.wasFollowed ? '; their bytes were read behind those that came' : ''}`, milliseconds }
+  const notes = [
+    ...read.wasFollowed ? ['; their bytes were read behind those that came'] : [],
+    ...listsChunks(read.measurement.manifest) ? [] : ['; they have too many chunks to be listed, so the image goes in one stream'],
+  ]
+  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks${notes.join('')}`, milliseconds }
   const stages = subject.registered === undefined ? STAGES : [...STAGES, ['registration', checkRegistration] as const]
   const results = stages.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
   const { result, vouchedBy } = await judgeSignatures(subject, read.measurement, options)
@@ -137,7 +142,7 @@ async function confirm(tree: string, followed: FollowedTree | undefined, signal:
   if (followed === undefined) return undefined
   const listing = await scanTree(tree, signal === undefined ? {} : { signal })
   const isSame = Buffer.compare(encodeListing(listing), encodeListing(followed.listing)) === 0
-  return isSame ? { ...followed, narSize: followed.chunks.narSize } : undefined
+  return isSame ? { ...followed, narSize: narSizeOf(listing) } : undefined
 }
 
 /** Where an unproven tree is, is nobody's business: what is said of it names its entries only. */

@@ -73,6 +73,8 @@ export interface Habit {
   readonly have?: ChunkSet
   /** Says that it has not proven the image itself. */
   readonly unverified?: boolean
+  /** Does not announce the image. */
+  readonly isSilent?: boolean
 }
 
 /** Bytes that a peer sends at a time. */
@@ -192,11 +194,12 @@ export class FakeFleet {
     return new FakeFleet(await openStore(dataDir), settings, nix)
   }
 
-  /** Adds a peer that announces the image. */
+  /** Adds a peer that has the image, and announces it unless it is silent. */
   async add(peerId: string, image: TestImage, habit: Habit = {}): Promise<FakePeer> {
     const peer = new FakePeer(peerId, image, habit)
     const { narHash, metadata: { narSize, manifestDigest: digest } } = image
-    await new MemoryRouter(this.#network, { peerId }).announce({ narHash, narSize, manifestDigest: digest, ...habit.record })
+    const router = new MemoryRouter(this.#network, { peerId })
+    if (habit.isSilent !== true) await router.announce({ narHash, narSize, manifestDigest: digest, ...habit.record })
     this.#peers.set(peerId, peer)
     for (const listener of this.#listeners) listener(peerId)
     return peer

@@ -188,7 +188,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       const { narHash, narSize, name, state, reason } = known(ref)
       const isBad = known(ref) === badImage
       return {
-        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, reused: [], names: [], refusedNames: [],
+        narHash, narSize, name, state, reason, zeros: 4096, wasted: 0, repaired: 0, reused: [], names: [], refusedNames: [],
         why: 'it was asked for by its NAR hash',
         peers: isBad ? [{ peerId: PEER, bytes: 1024, wasted: 1024, outcome: 'lied', detail: 'the only peer that sent' }] : [{ peerId: PEER, bytes: 1024, wasted: 0, outcome: 'used', detail: null }],
         refused: isBad ? [{ by: PEER, detail: 'lied: the only peer that sent' }] : [],

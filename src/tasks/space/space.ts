@@ -34,6 +34,12 @@ export interface OwnBytes {
   readonly catalog: number
 }
 
+export interface ClaimOptions {
+  readonly signal: AbortSignal
+  /** Bytes that what is not on disk yet will take at most, where some of it is. */
+  readonly missing?: number
+}
+
 interface Waiting {
   readonly signal: AbortSignal
   /** Called when the wait begins, with why, and when it is over, with null. */
@@ -74,17 +80,19 @@ export class Space {
   }
 
   /**
-   * Claims room for what is on its way in, in place of an earlier claim by the same key: the nix32 of an image, or the name of a stage. What
-   * is in quarantine under that name is not counted besides. `release` ends it.
+   * Claims room for what is on its way in, in place of an earlier claim by the same key: the nix32 of an image, or the name of a stage. `bytes`: what it will
+   * take in all. What is in quarantine under that name is not counted besides, nor asked of the disk again. `release` ends it.
    * @throws NarvikError `over-quota`, or `disk-full` where the disk has not so much.
    */
-  async claim(key: string, bytes: number, { signal }: { signal: AbortSignal }): Promise<void> {
+  async claim(key: string, bytes: number, { signal, missing }: ClaimOptions): Promise<void> {
     await this.#inTurn(async () => {
-      if (bytes > (this.#claims.get(key) ?? 0)) {
-        await this.#requireQuota(bytes, { besides: key, signal })
-        await this.#requireDisk(bytes)
+      const onDisk = await this.#onDisk(key, signal)
+      const all = missing === undefined ? bytes : Math.max(onDisk, Math.min(bytes, onDisk + missing))
+      if (all > (this.#claims.get(key) ?? 0)) {
+        await this.#requireQuota(all, { besides: key, signal })
+        await this.#requireDisk(all - onDisk, { besides: key, signal })
       }
-      this.#claims.set(key, bytes)
+      this.#claims.set(key, all)
     })
   }
 
@@ -165,10 +173,29 @@ export class Space {
     })
   }
 
-  async #requireDisk(bytes: number): Promise<void> {
+  async #requireDisk(bytes: number, { besides, signal }: { besides: string, signal: AbortSignal }): Promise<void> {
     const free = await this.#parts.content.freeBytes()
-    if (free >= bytes) return
-    throw new NarvikError('disk-full', `Cannot receive ${bytes} bytes: found ${free} free bytes in the data directory, needed ${bytes}`, { hint: ROOM_HINT })
+    const promised = await this.#promised(free - bytes, { besides, signal })
+    if (free - promised >= bytes) return
+    const others = promised === 0 ? '' : `, ${promised} of them promised to others`
+    throw new NarvikError('disk-full', `Cannot receive ${bytes} bytes: found ${free} free bytes in the data directory${others}, needed ${bytes}`, { hint: ROOM_HINT })
+  }
+
+  /** Bytes that others have claimed and not written. Only where that matters to `spare` bytes it is looked at what they have written. */
+  async #promised(spare: number, { besides, signal }: { besides: string, signal: AbortSignal }): Promise<number> {
+    const claims = [...this.#claims].filter(([key]) => key !== besides)
+    let promised = claims.reduce((sum, [, bytes]) => sum + bytes, 0)
+    for (const [key, bytes] of claims) {
+      if (promised <= spare) break
+      promised -= Math.min(bytes, await this.#onDisk(key, signal))
+    }
+    return promised
+  }
+
+  /** What is in quarantine under a name. */
+  async #onDisk(key: string, signal: AbortSignal): Promise<number> {
+    const path = (await this.#parts.content.inQuarantine()).find(each => basename(each) === key)
+    return path === undefined ? 0 : (await measureTree(path, { signal })).diskBytes
   }
 
   async #lowReason(): Promise<string | undefined> {

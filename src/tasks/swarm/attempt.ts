@@ -20,7 +20,9 @@ import { claimRoom } from '../space/claim-room.ts'
 import { RoomGuard } from '../space/guard-room.ts'
 import { Books } from './books.ts'
 import { Checkpoints } from './checkpoints.ts'
+import { condemn } from './condemn.ts'
 import { decodeProgress, encodeProgress } from './progress.ts'
+import { seedOf } from './random.ts'
 import { copyOwn, Repeats } from './repeats.ts'
 import { ReceivingImage } from './receiving.ts'
 import { Scheduler } from './scheduler.ts'
@@ -97,11 +99,11 @@ export class SwarmAttempt {
     const progress = decodeProgress(await content.readProgress(job.narHash), chunks.count)
     if (progress?.word.manifestDigest !== manifestDigest(bytes)) return undefined
     const layout = Layout.describedBy(manifest)
-    await claimRoom(context, job, layout)
     const arrived = new ChunkSet(chunks.count)
     for (const chunk of chunksOf(content.readArrivals(job.narHash))) if (chunk < chunks.count && !progress.proven.has(chunk)) arrived.add(chunk)
     const wrong = await findWrongChunks(content.quarantineTree(job.narHash), { layout, chunks }, arrived, job.signal)
     for (const chunk of arrived.from(0)) if (!wrong.has(chunk)) progress.proven.add(chunk)
+    await claimRoom(context, job, { layout, chunks }, chunk => !progress.proven.has(chunk))
     return new SwarmAttempt(context, job, { word: progress.word, layout, chunks, have: progress.proven, books: new Books(progress.books) })
   }
 
@@ -235,7 +237,7 @@ export class SwarmAttempt {
       sink: {
         take: (peerId, run, bytes) => this.#take(peerId, run, bytes, { writer, checkpoints, sources, repeats }),
         wasted: (peerId, bytes) => { this.#books.wasted(peerId, bytes) },
-        lied: (peerId, chunk) => { this.#onLie(peerId, chunk, providers) },
+        lied: (peerId, chunk) => { condemn(this.#context, { books: this.#books, providers, chunks: this.#chunks }, peerId, chunk) },
         failed: (peerId, reason) => { this.#books.failed(peerId, reason) },
       },
     })
@@ -270,6 +272,7 @@ export class SwarmAttempt {
     const run = { first: chunk, count: 1 }
     this.#keep(run)
     checkpoints.written(run, bytes.length)
+    await this.#room.add(bytes.length)
   }
 
   /** Takes from this host what it has of the image, so that nobody need send it. */
@@ -278,12 +281,13 @@ export class SwarmAttempt {
     await reuseLocal(this.#context, {
       narHash, layout: this.layout, chunks: this.#chunks, writer, signal,
       isMissing: chunk => !this.#image.have.has(chunk),
-      onProven: (chunk, source) => {
+      onProven: async (chunk, source) => {
         const [run, bytes] = [{ first: chunk, count: 1 }, this.#chunks.length(chunk)]
         if (source === 'zeros') this.#books.zeros(bytes)
         else this.#books.reused(source, bytes)
         this.#keep(run)
         checkpoints.written(run, bytes)
+        if (source !== 'zeros') await this.#room.add(bytes)
       },
     })
     await copyOwn({
@@ -319,15 +323,6 @@ export class SwarmAttempt {
     if (row !== undefined) this.#context.announcer.announceReceiving(row)
   }
 
-  #onLie(peerId: string, chunk: number, providers: Providers): void {
-    const { node, settings } = this.#context
-    const detail = `its chunk ${chunk}, at byte ${this.#chunks.offset(chunk)} of the NAR, was not what its hash says`
-    this.#books.lied(peerId, detail)
-    this.#books.wasted(peerId, this.#chunks.length(chunk))
-    providers.lied(peerId, detail)
-    node.ban(peerId, settings.banMs, detail)
-  }
-
   #start(): void {
     const { catalog } = this.#context
     const { narHash } = this.#job
@@ -344,11 +339,3 @@ export class SwarmAttempt {
     return encodeProgress({ word: this.#word, proven: this.#image.have, books: this.#books.keep() }, this.#bytes)
   }
 }
-
-/** Another number on each host. */
-function seedOf(peerId: string): number {
-  let seed = 0
-  for (let index = 0; index < peerId.length; index++) seed = Math.imul(seed, 31) + peerId.charCodeAt(index) | 0
-  return seed
-}
-

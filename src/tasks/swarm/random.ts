@@ -8,3 +8,10 @@ export function seededRandom(seed: number): () => number {
     return ((mixed ^ (mixed >>> 14)) >>> 0) / 2 ** 32
   }
 }
+
+/** A seed for the scheduler: another number on each host. */
+export function seedOf(peerId: string): number {
+  let seed = 0
+  for (let index = 0; index < peerId.length; index++) seed = Math.imul(seed, 31) + peerId.charCodeAt(index) | 0
+  return seed
+}

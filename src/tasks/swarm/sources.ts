@@ -46,6 +46,8 @@ export class Sources {
   /** Sources that make room, and for whom. */
   readonly #successors = new Map<string, string>()
   readonly #resting = new Map<string, { readonly pause: number, readonly until: number }>()
+  /** Peers that were met while they rest. */
+  readonly #metAtRest = new Set<string>()
   /** Peers whose bytes are being taken: not they but this host is waited for. */
   readonly #taking = new Set<string>()
   readonly #running = new Set<Promise<void>>()
@@ -74,6 +76,7 @@ export class Sources {
       this.update()
       this.#leaveLate()
       this.#exchange()
+      this.#meetAgain()
     }, TICK_MS)
     try {
       this.#parts.signal.throwIfAborted()
@@ -89,11 +92,12 @@ export class Sources {
     if (this.#fault !== undefined) throw this.#fault as Error
   }
 
-  /** A peer may have chunks; nothing happens where it is asked already. */
+  /** A peer may have chunks; nothing happens where it is asked already. One that has failed lately is asked when it has rested. */
   meet(peerId: string): void {
     const { node } = this.#parts.context
     if (this.#signal.aborted || peerId === node.peerId || this.#taken.has(peerId) || !this.#parts.providers.isWelcome(peerId)) return
-    if (this.#isFull()) this.#spares.add(peerId)
+    if (this.#rests(peerId)) this.#metAtRest.add(peerId)
+    else if (this.#isFull()) this.#spares.add(peerId)
     else this.#ask(peerId)
   }
 
@@ -167,6 +171,10 @@ export class Sources {
   /** Whether a peer has failed lately; one that does so again and again is tried less and less. */
   #rests(peerId: string): boolean {
     return performance.now() < (this.#resting.get(peerId)?.until ?? 0)
+  }
+
+  #meetAgain(): void {
+    for (const peerId of this.#metAtRest) if (!this.#rests(peerId) && this.#metAtRest.delete(peerId)) this.meet(peerId)
   }
 
   #letRest(peerId: string): void {

@@ -1,9 +1,11 @@
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { isNarvikError } from '../../../src/errors.ts'
-import { type ChunkList, ChunkListBuilder } from '../../../src/image/chunk-list.ts'
+import { Chunker } from '../../../src/image/chunker.ts'
+import { ChunkList, ChunkListBuilder } from '../../../src/image/chunk-list.ts'
 import { decodeChunks, encodeChunks } from '../../../src/image/chunk-list-codec.ts'
 import { MAX_CHUNK_BYTES, MAX_CHUNKS, MIN_CHUNK_BYTES } from '../../../src/limits.ts'
+import { randomOf } from '../../vectors/fastcdc/inputs.ts'
 
 describe('a chunk list', () => {
   it('answers for each chunk, and for each byte', () => {
@@ -36,7 +38,7 @@ describe('a chunk list', () => {
     ['more chunks than there are bytes for', /found 3 chunks, needed at most what/, patched(1, 3)],
     ['a number of chunks over the limit', /number 3800001, needed at most 3800000/, Uint8Array.from([1, 0xc1, 0xf7, 0xe7, 0x01])],
     ['fewer chunks than bytes', /33 bytes after the end/, patched(1, 1)],
-    ['no chunk', /found no chunk/, Uint8Array.from([1, 0])],
+    ['no chunk, and something after it', /1 bytes after the end|found no chunk/, Uint8Array.from([1, 0, 0])],
     ['a chunk over the maximum', /number 262145, needed at most 262144/, Buffer.concat([Buffer.from([1, 1, 0x81, 0x80, 0x10]), hashOf(0)])],
     ['an empty chunk', /found a chunk of 0 bytes/, Buffer.concat([Buffer.from([1, 1, 0]), hashOf(0)])],
     ['a chunk under the minimum that is not the last', /found a chunk of 16383 bytes before the last one/, Buffer.concat([Buffer.from([1, 2, 0xff, 0x7f]), hashOf(0), Buffer.from([5]), hashOf(1)])],
@@ -51,6 +53,21 @@ describe('a chunk list', () => {
     const hash = hashOf(0)
     for (let chunk = 0; chunk < MAX_CHUNKS; chunk++) builder.add(MIN_CHUNK_BYTES, hash)
     expect(() => { builder.add(MIN_CHUNK_BYTES, hash) }).toThrow(/more than 3800000 chunks/)
+  })
+
+  it('lists none where there are too many, which has bytes of its own', () => {
+    const pieces = Array.from({ length: 10 }, (_, number) => randomOf(number + 1, 100_000))
+    const chunked = (most?: number): ChunkList => {
+      const chunker = new Chunker(0, most === undefined ? {} : { most })
+      for (const piece of pieces) chunker.update(piece)
+      return chunker.finish()
+    }
+    const { count } = chunked()
+    expect(chunked(count)).toEqual(chunked())
+    expect([chunked(count - 1), chunked(1)]).toEqual([ChunkList.none(), ChunkList.none()])
+    expect(Buffer.from(encodeChunks(ChunkList.none()))).toEqual(Buffer.from([1, 0]))
+    expect(decodeChunks(Uint8Array.from([1, 0])).isNone).toBe(true)
+    expect(chunked().isNone).toBe(false)
   })
 
   it('is read or refused, whatever the bytes are', () => {

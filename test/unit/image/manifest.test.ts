@@ -5,9 +5,11 @@ import type { ChunkList } from '../../../src/image/chunk-list.ts'
 import { encodeChunks } from '../../../src/image/chunk-list-codec.ts'
 import { type Listing, ListingBuilder } from '../../../src/image/listing.ts'
 import { encodeListing } from '../../../src/image/listing-codec.ts'
-import { decodeManifest, encodeManifest } from '../../../src/image/manifest.ts'
+import { decodeManifest, encodeManifest, listsChunks } from '../../../src/image/manifest.ts'
+import { MAX_MANIFEST_BYTES } from '../../../src/limits.ts'
 import { Layout } from '../../../src/nar/layout.ts'
 import { chunksOfNar } from '../../helpers/chunks.ts'
+import { randomOf } from '../../vectors/fastcdc/inputs.ts'
 
 const listing = listingOf(300_000)
 const chunks = chunksOfSize(Layout.of(listing).narSize)
@@ -48,6 +50,23 @@ describe('a manifest', () => {
     expect(Layout.describedBy({ listing, chunks }).narSize).toBe(chunks.narSize)
     expect(() => Layout.describedBy({ listing, chunks: chunksOfSize(chunks.narSize + 8) })).toThrow(/found chunks of \d+ bytes, needed the \d+ of its listing/)
     expect(() => Layout.describedBy({ listing: listingOf(300_008), chunks })).toThrow(/found chunks of/)
+  })
+
+  it('lists no chunks where that would make it too large', () => {
+    expect(listsChunks(manifest)).toBe(true)
+    const builder = new ListingBuilder()
+    builder.directory(Buffer.alloc(0))
+    const [target, entryBytes] = [Buffer.alloc(4095, 'x'), 2 + 8 + 2 + 4095]
+    for (let entry = 0; entry < Math.floor((MAX_MANIFEST_BYTES - 100) / entryBytes); entry++) builder.symlink(Buffer.from(String(entry).padStart(8, '0')), target)
+    builder.leave()
+    const large = builder.build()
+    const many = chunksOfNar(randomOf(1, 16 * 1024 * 1024))
+    const bytes = encodeManifest(large, many)
+    expect(bytes.length).toBeLessThanOrEqual(MAX_MANIFEST_BYTES)
+    expect(listsChunks(bytes)).toBe(false)
+    const decoded = decodeManifest(bytes)
+    expect(decoded.chunks.isNone).toBe(true)
+    expect(Layout.describedBy(decoded).narSize).toBe(Layout.of(large).narSize)
   })
 
   it('is read or refused, whatever its bytes are', () => {

@@ -1,9 +1,12 @@
+import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
-import { decodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
+import { ChunkList } from '../../../src/image/chunk-list.ts'
+import { decodeManifest, encodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import { Layout } from '../../../src/nar/layout.ts'
 import { createChunkSource } from '../../../src/tasks/chunk-source.ts'
 import { importImage } from '../../../src/tasks/import-image.ts'
+import { repairImages } from '../../../src/tasks/repair-image.ts'
 import { createImageSource } from '../../../src/tasks/serve.ts'
 import { ReceivingImage } from '../../../src/tasks/swarm/receiving.ts'
 import { expectFailure } from '../../helpers/failure.ts'
@@ -40,6 +43,18 @@ describe('the chunks of a verified image', () => {
     leaving[Symbol.dispose]()
     expect(chunks.hold(image.narHash, digest)).toBeDefined()
   })
+})
+
+it('an image without a list of chunks is in no swarm, and not to be repaired', async () => {
+  const { image, context, source, chunks } = await host()
+  await importImage(context, { path: image.path })
+  const manifest = encodeManifest(decodeManifest(image.manifest).listing, ChunkList.none())
+  const digest = manifestDigest(manifest)
+  context.catalog.setManifest(image.narHash, manifest, digest)
+  expect(await source.describe(image.narHash)).toMatchObject({ verified: true })
+  expect(chunks.hold(image.narHash, digest)).toBeUndefined()
+  await rm(context.content.imageTree(image.narHash), { recursive: true })
+  await expectFailure(repairImages(context, { ref: { kind: 'nar-hash', narHash: image.narHash } }), 'conflict', /found more chunks than a manifest lists/)
 })
 
 describe('an image that is being received', () => {

@@ -3,12 +3,16 @@ import { join } from 'node:path'
 import { describe, expect, it } from 'vitest'
 import type { Evidence } from '../../../src/image/verdict.ts'
 import { decodeManifest } from '../../../src/image/manifest.ts'
+import { ChunkSet } from '../../../src/image/chunk-set.ts'
 import { hashTree } from '../../../src/nar/hash-tree.ts'
+import { explainImage } from '../../../src/tasks/explain-image.ts'
+import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { importImage } from '../../../src/tasks/import-image.ts'
 import { repairImages } from '../../../src/tasks/repair-image.ts'
+import { describeUsage } from '../../../src/tasks/usage.ts'
 import { verifyImages, type VerifyResult } from '../../../src/tasks/verify-image.ts'
 import { expectFailure } from '../../helpers/failure.ts'
-import { FakeFleet, flipped, makeImage, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
+import { FakeFleet, flipped, gate, makeImage, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
 import { someHash, someMetadata, someStorePath, WAY_TO } from '../../helpers/images.ts'
 import { directory, regular } from '../../helpers/nar-bytes.ts'
 import { randomOf } from '../../vectors/fastcdc/inputs.ts'
@@ -62,8 +66,9 @@ describe('a damaged image that is repaired', () => {
     const results = await host.repair()
     await expectWhole(host, results)
     expect(results[0]?.repaired).toEqual({ bytes: chunkBytes(host.image), received: chunkBytes(host.image) })
-    expect(giver.asked).toHaveLength(FLIPS.length)
-    expect(evidenceOf(host.fleet, host.image)).toMatchObject({ peers: [{ peerId: 'giver', bytes: chunkBytes(host.image), outcome: 'used' }] })
+    expect(giver.sent).toHaveLength(FLIPS.length)
+    expect(giver.asked).toEqual([])
+    expect(evidenceOf(host.fleet, host.image)).toMatchObject({ peers: [{ peerId: 'giver', bytes: chunkBytes(host.image), outcome: 'used' }], repaired: chunkBytes(host.image) })
     expect(host.fleet.context.catalog.journal(host.image.narHash).map(({ event }) => event)).toEqual(['create', 'start', 'complete', 'pass', 'damage', 'pass'])
   })
 
@@ -100,7 +105,7 @@ describe('a damaged image that is repaired', () => {
     const results = await host.repair()
     await expectWhole(host, results)
     expect(results[0]?.repaired).toBeUndefined()
-    expect(giver.asked).toEqual([])
+    expect([giver.asked, giver.sent]).toEqual([[], []])
   })
 
   it('takes what other images of this host have before it asks a peer', async () => {
@@ -112,16 +117,95 @@ describe('a damaged image that is repaired', () => {
     expect(results[0]?.repaired).toEqual({ bytes: chunkBytes(host.image), received: 0 })
   })
 
-  it('is repaired by an honest peer where another one lies, who is banned', async () => {
+  it('gets them from several peers at once, from each what it has', async () => {
     const host = await damaged()
-    await flip(host.root, [2 * MIB])
-    const place = host.image.nar.indexOf(randomOf(1, 64)) + 2 * MIB
-    await host.fleet.add('liar', host.image, { nar: flipped(host.image.nar, place) })
-    await host.fleet.add('honest', host.image)
+    const { chunks } = decodeManifest(host.image.manifest)
+    await rm(host.root, { recursive: true })
+    const parts = [new ChunkSet(chunks.count), new ChunkSet(chunks.count)]
+    for (let chunk = 0; chunk < chunks.count; chunk++) parts[chunk % 2]?.add(chunk)
+    const givers = await Promise.all(parts.map((have, number) => host.fleet.add(`giver ${number}`, host.image, { have })))
     await expectWhole(host, await host.repair())
-    expect([...host.fleet.banned.keys()].filter(peerId => peerId === 'honest')).toEqual([])
-    const outcomes = evidenceOf(host.fleet, host.image)?.peers?.map(({ peerId, outcome }) => [peerId, outcome])
-    expect(outcomes).toContainEqual(['honest', 'used'])
+    expect(givers.map(({ sent }) => sent.length)).toEqual(parts.map(({ size }) => size))
+    expect(givers.flatMap(({ asked }) => asked)).toEqual([])
+  })
+
+  it('gets what it has in several places once', async () => {
+    const part = randomOf(5, MIB)
+    const host = await damaged(directory([{ name: Buffer.from('disk'), tree: regular(Buffer.concat([part, part, part])) }]))
+    await rm(host.root, { recursive: true })
+    const giver = await host.fleet.add('giver', host.image)
+    await expectWhole(host, await host.repair())
+    const { chunks } = decodeManifest(host.image.manifest)
+    const hashes = giver.sent.map(chunk => Buffer.from(chunks.hash(chunk)).toString('hex'))
+    expect(new Set(hashes).size).toBe(hashes.length)
+    expect(evidenceOf(host.fleet, host.image)?.sources?.reused).toMatchObject([{ narHash: host.image.narHash.toSri() }])
+  })
+
+  it('is repaired by an honest peer where another one lies, who is banned and named', async () => {
+    const host = await damaged()
+    const { chunks } = decodeManifest(host.image.manifest)
+    const { opened, open: letGo } = gate()
+    await rm(host.root, { recursive: true })
+    await host.fleet.add('liar', host.image, { nar: Buffer.from(host.image.nar.map(byte => byte ^ 1)) })
+    // It sends when the other one has lied.
+    await host.fleet.add('honest', host.image, { before: () => opened })
+    const repairing = host.repair()
+    await expect.poll(() => [...host.fleet.banned.keys()], { timeout: 10_000 }).toEqual(['liar'])
+    letGo()
+    await expectWhole(host, await repairing)
+    expect([...host.fleet.banned.keys()]).toEqual(['liar'])
+    const { peers = [], sources } = evidenceOf(host.fleet, host.image) ?? {}
+    expect(peers.find(({ peerId }) => peerId === 'liar')).toMatchObject({ bytes: 0, outcome: 'lied', detail: expect.stringMatching(/its chunk \d+, at byte \d+ of the NAR, was not what its hash says/) as unknown })
+    expect(peers.find(({ peerId }) => peerId === 'honest')).toMatchObject({ bytes: chunks.narSize, outcome: 'used' })
+    expect(sources?.wasted).toBeGreaterThan(0)
+    expect(sources?.wasted).toBeLessThanOrEqual(2 * 256 * 1024)
+  })
+
+  it('is explained by what came at first and what was brought again', async () => {
+    const image = await makeImage(DISK)
+    const fleet = await FakeFleet.start()
+    const ref = { kind: 'nar-hash' as const, narHash: image.narHash }
+    await fleet.add('giver', image)
+    await fetchImage(fleet.context, { ref })
+    await flip(fleet.context.content.imageTree(image.narHash))
+    await repairImages(fleet.context, { ref })
+    const again = chunkBytes(image)
+    expect(explainImage(fleet.context, ref)).toMatchObject({ state: 'verified', repaired: again, wasted: 0, peers: [{ peerId: 'giver', bytes: image.nar.length + again, outcome: 'used' }] })
+    // Another image of this host has it: nobody sends it.
+    await importImage(fleet.context, { path: (await makeImage(regular(randomOf(1, 3 * MIB)))).path })
+    await flip(fleet.context.content.imageTree(image.narHash))
+    await repairImages(fleet.context, { ref })
+    expect(explainImage(fleet.context, ref)).toMatchObject({ repaired: 2 * again, peers: [{ bytes: image.nar.length + again }], reused: [{ bytes: again }] })
+  })
+
+  it('takes no room from the quota that it does not need, and none that is not there', async () => {
+    const host = await damaged()
+    await flip(host.root)
+    await host.fleet.add('giver', host.image)
+    const { space, context } = host.fleet
+    const { signal } = new AbortController()
+    const { usedBytes } = await describeUsage(context, { signal })
+    const settings = { quotaBytes: null, minFreeBytes: 0, minCopies: 0 }
+    space.configure({ ...settings, quotaBytes: usedBytes + chunkBytes(host.image) + 100_000 })
+    await expectWhole(host, await host.repair())
+    expect((await describeUsage(context, { signal })).claimedBytes).toBe(0)
+
+    // Every other block is a hole, of which its manifest does not tell.
+    const holes = await makeImage(directory([{ name: Buffer.from('disk'), tree: regular(Buffer.from(randomOf(9, 3 * MIB).map((byte, index) => (index >> 12) % 2 === 0 ? byte : 0))) }]))
+    space.configure(settings)
+    await host.fleet.add('holes', holes)
+    await fetchImage(context, { ref: { kind: 'nar-hash', narHash: holes.narHash } })
+    await flip(context.content.imageTree(holes.narHash), [4096 * 100])
+    space.configure({ ...settings, quotaBytes: (await describeUsage(context, { signal })).usedBytes + MIB })
+    const [mended] = await repairImages(context, { ref: { kind: 'nar-hash', narHash: holes.narHash } })
+    expect(mended?.verdict.verdict).toBe('pass')
+
+    await rm(host.root, { recursive: true })
+    space.configure({ ...settings, quotaBytes: 2 * MIB })
+    await expectFailure(host.repair(), 'over-quota', /Cannot take \d+ bytes more/)
+    expect(context.catalog.get(host.image.narHash)?.state).toBe('rejected')
+    space.configure(settings)
+    await expectWhole(host, await host.repair())
   })
 
   it('is rejected where nobody has its bytes, and repaired when somebody has', async () => {
@@ -154,6 +238,7 @@ it('a damaged liar alone is banned, and the image is rejected', async () => {
   await expectFailure(host.repair(), 'no-provider', /liar/)
   expect([...host.fleet.banned.keys()]).toEqual(['liar'])
   expect(host.fleet.context.catalog.get(host.image.narHash)?.state).toBe('rejected')
+  expect(evidenceOf(host.fleet, host.image)?.peers).toMatchObject([{ peerId: 'liar', outcome: 'lied' }])
 })
 
 it('an image in the Nix store is withdrawn, and left to Nix', async () => {

@@ -1,11 +1,13 @@
 import { open, readdir } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, vi } from 'vitest'
+import { ChunkList } from '../../../src/image/chunk-list.ts'
 import { ChunkSet } from '../../../src/image/chunk-set.ts'
-import { decodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
+import { decodeManifest, encodeManifest, manifestDigest } from '../../../src/image/manifest.ts'
 import type { Evidence } from '../../../src/image/verdict.ts'
 import { MAX_SWARM_SOURCES } from '../../../src/limits.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
+import { importImage } from '../../../src/tasks/import-image.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 import { FakeFleet, flipped, gate, makeImage, type TestImage } from '../../helpers/fake-fleet.ts'
 import { regular } from '../../helpers/nar-bytes.ts'
@@ -85,6 +87,17 @@ describe('an image in chunks', () => {
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
     expect(peer.asked).toEqual([0])
     expect(peer.sent).toEqual([])
+  })
+
+  it('comes in one stream where its manifest does not list them, which is found out where it should', async () => {
+    const image = await disk()
+    const manifest = encodeManifest(decodeManifest(image.manifest).listing, ChunkList.none())
+    const digest = manifestDigest(manifest)
+    const fleet = await FakeFleet.start()
+    const peer = await fleet.add('peer', image, { manifest, metadata: { manifestDigest: digest }, record: { manifestDigest: digest } })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /its manifest|manifest/)
+    expect([peer.asked, peer.sent]).toEqual([[0], []])
+    expect([...fleet.banned.keys()]).toEqual(['peer'])
   })
 
   it('is given on while it is received, and passed on without vouching for it', async () => {
@@ -264,6 +277,70 @@ describe('going on with an image in chunks', () => {
     expect([...fleet.banned.keys()]).toEqual([])
     expect(two.sent.filter(chunk => chunk % 2 === 0)).toEqual([2])
     expect(evidenceOf(fleet, image, 'rejected')?.notes).toEqual([expect.stringMatching(/1 chunks on disk are not what was received/)])
+  })
+})
+
+describe('an image in chunks that is gone on with', () => {
+  it('takes no place from others while nobody has it', async () => {
+    const [image, other] = [await disk(), await disk(2 * MIB, 7)]
+    const first = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    await first.add('one', image, { have: half(image, false) })
+    await expectFailure(fetchImage(first.context, refOf(image)), 'no-provider', /needed a provider/)
+    const { dataDir } = first.context.content
+    first.context.content.close()
+    first.context.catalog.close()
+
+    const again = await FakeFleet.start({ dataDir, settings: { providerWaitMs: 60_000 } })
+    again.context.queue.configure(1)
+    const lookedUp = vi.spyOn(again.context.node.router, 'find')
+    const waiting = fetchImage(again.context, refOf(image))
+    await vi.waitFor(() => { expect(lookedUp).toHaveBeenCalled() }, 10_000)
+    await again.add('peer', other)
+    expect((await fetchImage(again.context, refOf(other))).state).toBe('verified')
+    expect(again.context.jobs.find(image.narHash)?.progress.phase).toBe('finding')
+    await again.add('two', image)
+    expect((await waiting).state).toBe('verified')
+  })
+
+  it('is finished without a provider where this host has got the rest meanwhile', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
+    const have = half(image, false)
+    // The first and the last chunk are of this image alone.
+    have.add(have.capacity - 1)
+    const one = await fleet.add('one', image, { have })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /needed a provider/)
+    one.isGone = true
+    fleet.banned.set('one', 'nobody is left')
+    const { narHash } = await importImage(fleet.context, { path: (await makeImage(regular(Buffer.concat([contents(3 * MIB), Buffer.from('more')])))).path })
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+    expect(evidenceOf(fleet, image, 'verified')?.sources?.reused.map(each => each.narHash)).toEqual([narHash.toSri()])
+  })
+})
+
+describe('a peer that has failed', () => {
+  it('is left alone for a while, however often it is met, and asked again after that', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { providerWaitMs: 60_000 } })
+    const even = await fleet.add('even', image, { have: half(image, false) })
+    const open = vi.spyOn(fleet.context.node, 'open')
+    const asked = (): number => open.mock.calls.filter(([peerId]) => peerId === 'odd').length
+    const fetching = fetchImage(fleet.context, refOf(image))
+    await vi.waitFor(() => { expect(fleet.context.receiving.get(image.narHash)?.have.size).toBe(half(image, false).size) }, 30_000)
+    const odd = await fleet.add('odd', image, { answer: 'busy', isSilent: true })
+    const receiving = fleet.context.receiving.get(image.narHash)
+    receiving?.met('odd')
+    await vi.waitFor(() => { expect(asked()).toBe(1) })
+    const from = performance.now()
+    const opened = await (open.mock.results.at(-1)?.value as ReturnType<typeof open>)
+    await vi.waitFor(() => { expect(opened).not.toMatchObject({ stream: { status: 'open' } }) })
+    odd.habit = {}
+    for (let time = 0; time < 10; time++) receiving?.met('odd')
+    expect(asked()).toBe(1)
+    expect((await fetching).state).toBe('verified')
+    expect(asked()).toBe(2)
+    expect(performance.now() - from).toBeGreaterThan(1500)
+    expect(even.sent.length + odd.sent.length).toBe(decodeManifest(image.manifest).chunks.count)
   })
 })
 

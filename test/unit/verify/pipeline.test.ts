@@ -3,6 +3,8 @@ import { mkdirSync, writeFileSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import { ChunkList } from '../../../src/image/chunk-list.ts'
+import { decodeManifest, listsChunks } from '../../../src/image/manifest.ts'
 import { NarHash } from '../../../src/image/nar-hash.ts'
 import { verifyTree, type Claim } from '../../../src/verify/pipeline.ts'
 import { failureOf } from '../../helpers/failure.ts'
@@ -33,6 +35,17 @@ describe('the verify pipeline', () => {
     const proof = await verifyTree({ tree: image.path, expected: null, claims: [] })
     expect(proof.measured).toMatchObject({ narSize: image.nar.length, manifestDigest: image.metadata.manifestDigest })
     expect(stagesOf(proof)).toEqual({ 'shape': 'pass', 'size': 'pass', 'nar-hash': 'pass', 'metadata': 'skipped' })
+  })
+
+  it('says of a tree with too many chunks that it goes in one stream, and makes its manifest without them', async () => {
+    const image = await makeImage(someTree())
+    const { listing } = decodeManifest(image.manifest)
+    const { verdict, measured } = await verifyTree({ tree: image.path, expected: image.narHash, claims: [], followed: { listing, narHash: image.narHash, chunks: ChunkList.none() } })
+    expect(verdict).toMatchObject({ verdict: 'pass', stages: [{ detail: expect.stringMatching(/too many chunks to be listed, so the image goes in one stream$/) as string }, {}, {}, {}] })
+    expect(measured?.narSize).toBe(image.nar.length)
+    expect(measured === null || listsChunks(measured.manifest)).toBe(false)
+    const whole = await verifyTree({ tree: image.path, expected: image.narHash, claims: [] })
+    expect(whole.verdict.stages[0]?.detail).not.toContain('stream')
   })
 
   const wrong: [string, (image: TestImage) => Partial<Claim>, Record<string, string>, RegExp][] = [
