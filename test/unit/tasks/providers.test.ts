@@ -99,6 +99,34 @@ describe('the providers of one image', () => {
     expect(lookUps).toBe(2)
   })
 
+  // Watches that a look-up that goes on is joined, and not made once more beside it (#lookUp).
+  it('are looked for by one look-up at a time', async () => {
+    const signed = { ...one, record: { narHash: someHash(1), narSize: 1, manifestDigest: null } }
+    const end = Promise.withResolvers<undefined>()
+    let lookUps = 0
+    const providers = make(async function* () {
+      lookUps += 1
+      await Promise.resolve()
+      yield signed
+      await end.promise
+      yield two
+    }, { waitMs: 60_000 })
+    expect(await providers.next()).toBe(signed)
+    const next = providers.next()
+    end.resolve(undefined)
+    expect([await next, lookUps]).toEqual([two, 1])
+  })
+
+  // Watches that made-up ones come to an end when the time is up (LATE_PROVIDERS).
+  it('that are made up are no longer tried when the time is up, but for a few', async () => {
+    const invented = Array.from({ length: 100 }, (_, index) => ({ peerId: `invented-${index}`, addresses: [] }))
+    const providers = make(invented)
+    let tried = 0
+    const failed = failureOf((async () => { for (;; tried++) providers.failed(await providers.next(), 'nobody is there') })())
+    expect(await failed).toMatchObject({ code: 'no-provider' })
+    expect(tried).toBe(4)
+  })
+
   // Watches what is remembered and told of them, however many are made up (MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES).
   it('that are made up without an end are neither all remembered nor all told of', async () => {
     const invented = Array.from({ length: 3 * MAX_KNOWN_PROVIDERS }, (_, index) => ({ peerId: `invented-${index}`, addresses: [] }))
