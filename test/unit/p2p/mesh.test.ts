@@ -166,10 +166,10 @@ describe('a peer that was heard of', () => {
       libp2p.dialled.push(target)
       return new Promise(() => undefined)
     }
-    libp2p.connections.push({ remotePeer: friend })
     const mesh = meshOf(libp2p)
-    libp2p.emit('peer:connect', friend)
     for (const id of ids.slice(2)) libp2p.emit('peer:discovery', { id })
+    libp2p.connections.push({ remotePeer: friend })
+    libp2p.emit('peer:connect', friend)
     libp2p.connections.length = 0
     mesh.wake()
     await vi.advanceTimersByTimeAsync(1)
