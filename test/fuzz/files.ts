@@ -27,7 +27,7 @@ export function progress(): Target {
   const { file, write } = triedFile('progress.json')
   const content = { kind: 'chunks', offset: 1, manifestDigest: DIGEST, voucher: null, recordBy: null, proven: Buffer.alloc(125).toString('base64'), books: { peers: [], reused: [], zeros: 0 } }
   return {
-    seeds: () => [text(JSON.stringify(content)), text(JSON.stringify({ version: 1, ...content })), Buffer.of(0, 0, 0, 0, 3, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0), Buffer.of(231, 3, 0, 0, 255, 255, 255, 255)],
+    seeds: () => [text(JSON.stringify(content)), text(JSON.stringify({ version: 1, ...content })), Buffer.of(0, 0, 0, 0, 3, 0, 0, 0, 9, 0, 0, 0, 1, 0, 0, 0), Buffer.of(231, 3, 0, 0, 255, 255, 255, 255), Buffer.of(0, 0, 0, 0, 3, 0, 0, 0, 1, 0, 0, 0, 5, 0, 0, 0)],
     run: eachOurs([
       bytes => { decodeProgress(jsonOf(bytes), CHUNKS) },
       async bytes => {
