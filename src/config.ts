@@ -74,7 +74,7 @@ const configSchema = z.strictObject({
       description: 'TCP port on which /metrics is answered for Prometheus; 0 is a free one. Not set: only the control socket and `narvik metrics` tell them.',
       examples: [4651],
     }),
-    host: z.union([z.ipv4(), z.ipv6()]).describe('Address of this host that the port is opened on; whoever reaches it can read the metrics, and nothing else.'),
+    host: z.union([z.ipv4(), z.ipv6()]).describe('Address of this host that the port is opened on; whoever reaches it can read the metrics, and nothing else; one of loopback only by a name of loopback.'),
   }).describe('What Prometheus is told.'),
   traces: z.strictObject({
     endpoint: z.url({ protocol: /^https?$/, error: 'an http or https address, such as http://127.0.0.1:4318' }).max(2048).nullable().meta({

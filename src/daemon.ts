@@ -2,6 +2,7 @@ import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { Config } from './config.ts'
 import type { Tasks } from './control/api.ts'
+import { isLoopbackHost } from './control/guard.ts'
 import { createControlServer, createPageServer, type ControlComponents } from './control/server.ts'
 import { messageOf, NarvikError } from './errors.ts'
 import { createLogger, type Logger } from './log.ts'
@@ -209,7 +210,9 @@ function statusLine({ catalog, jobs, node }: TaskContext): string {
 /** Opens the port for Prometheus where one is configured; answers with how to close it. */
 async function startMetricsServer({ metrics: { host, port } }: Config, { metrics, logger }: { readonly metrics: Metrics, readonly logger: Logger }): Promise<() => Promise<void>> {
   if (port === null) return () => Promise.resolve()
-  const server = new MetricsServer({ text: () => metrics.text(), logger }, { host, port })
+  // What is open to others is asked by whatever name they know.
+  const isOurs = (name: string): boolean => !isLoopbackHost(host.includes(':') ? `[${host}]` : host) || isLoopbackHost(name)
+  const server = new MetricsServer({ text: () => metrics.text(), logger, isOurs }, { host, port })
   logger.info('metrics', { host, port: await server.start() })
   return () => server.stop()
 }

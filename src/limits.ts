@@ -144,6 +144,12 @@ export const MAX_DHT_REQUEST_BYTES = 64 * KIB
 export const MAX_DHT_ANSWER_BYTES = 1 * MIB
 /** Providers of one image that are believed to be some on the word of one peer; each costs a look-up of what it has signed. */
 export const MAX_NAMED_PROVIDERS = 64
+/** Providers of one image that a fetch remembers; those that it heard of first are forgotten first. */
+export const MAX_KNOWN_PROVIDERS = 1024
+/** Providers of which a fetch tells how they failed, the last ones. */
+export const MAX_TOLD_FAILURES = 16
+/** Peers that are heard of through one message of the DHT: as many as are asked for. */
+export const MAX_HEARD_PEERS = 20
 /** Addresses of a provider that are taken from one message. */
 export const MAX_NAMED_ADDRESSES = 16
 /** Addresses that are remembered of one peer: dialling refuses to try more than 25, and a host has few. */
@@ -152,6 +158,10 @@ export const MAX_PEER_ADDRESSES = 24
 export const ANNOUNCE_CONCURRENCY = 4
 /** Peers that a host stays connected to by its own effort; a fleet up to this size is a full mesh. */
 export const MAX_MESH_PEERS = 64
+/** Peers that a host has heard of and remembers, connected or not. */
+export const MAX_MESH_TARGETS = 1024
+/** Of these, those that are dialled at once: the rest of the dials are left to what is being fetched. */
+export const MAX_MESH_DIALS = 16
 /** Milliseconds before a peer that did not answer is dialled again: first, and at most. */
 export const REDIAL_MIN_MS = 1 * SECOND
 export const REDIAL_MAX_MS = 60 * SECOND

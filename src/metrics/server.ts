@@ -18,10 +18,15 @@ export class MetricsServer {
   readonly #server: Server
   readonly #init: MetricsServerInit
 
-  constructor({ text, logger }: { readonly text: () => Promise<string>, readonly logger: Logger }, init: MetricsServerInit) {
+  /** `isOurs`: whether a `Host` header names this host. Where others are named, a page of the web has had its own name pointed here (DNS rebinding). */
+  constructor({ text, logger, isOurs }: { readonly text: () => Promise<string>, readonly logger: Logger, readonly isOurs: (host: string) => boolean }, init: MetricsServerInit) {
     this.#init = init
     this.#server = createServer({ requestTimeout: CONTROL_REQUEST_TIMEOUT_MS, headersTimeout: CONTROL_REQUEST_TIMEOUT_MS }, (request, response) => {
       request.resume()
+      if (!isOurs(request.headers.host ?? '')) {
+        response.writeHead(403, { 'content-type': 'text/plain' }).end('Only localhost, 127.0.0.1 and [::1] are answered on this address: set metrics.host to another one of this host for others to read.\n')
+        return
+      }
       if (request.url !== '/metrics' || (request.method !== 'GET' && request.method !== 'HEAD')) {
         response.writeHead(404, { 'content-type': 'text/plain' }).end('Only GET /metrics is answered here.\n')
         return

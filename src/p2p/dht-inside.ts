@@ -1,6 +1,6 @@
 import type { Connection, PeerId, PeerStore, Stream } from '@libp2p/interface'
 import type { KadDHT } from '@libp2p/kad-dht'
-import { MAX_DHT_ANSWER_BYTES, MAX_DHT_REQUEST_BYTES, MAX_NAMED_ADDRESSES, MAX_PEER_ADDRESSES, MAX_PROVIDER_RECORDS, MAX_STORED_RECORDS } from '../limits.ts'
+import { MAX_DHT_ANSWER_BYTES, MAX_DHT_REQUEST_BYTES, MAX_HEARD_PEERS, MAX_NAMED_ADDRESSES, MAX_PEER_ADDRESSES, MAX_PROVIDER_RECORDS, MAX_STORED_RECORDS } from '../limits.ts'
 import type { PeerLimits } from './peer-limits.ts'
 import type { RecordStore } from './record-sweep.ts'
 import { StorageQuota } from './storage-quota.ts'
@@ -14,7 +14,10 @@ export interface DhtInside {
     handleMessage: (peerId: PeerId, message: unknown) => Promise<unknown>
     onIncomingStream: (stream: Stream, connection: Connection) => Promise<void>
   }
-  readonly network: { _writeReadMessage: (stream: Stream, ...rest: unknown[]) => Promise<unknown> }
+  readonly network: {
+    _writeReadMessage: (stream: Stream, ...rest: unknown[]) => Promise<unknown>
+    safeDispatchEvent: (type: string, ...rest: unknown[]) => boolean
+  }
 }
 
 interface Writable {
@@ -39,6 +42,7 @@ export function limitDht(dht: KadDHT, limits: PeerLimits): void {
   const records = new StorageQuota({ inAll: MAX_STORED_RECORDS })
   findAllProviders(dht)
   boundMessages(dht)
+  hearOfFew(dht)
   keepNoMoreThanValues(dht)
   const { rpc, components: { peerStore } } = insideOf(dht)
   const handle = rpc.handleMessage.bind(rpc)
@@ -69,6 +73,19 @@ function boundMessages(dht: KadDHT): void {
   rpc.onIncomingStream = (stream, connection) => serve(bounded(stream, MAX_DHT_REQUEST_BYTES), connection)
   const ask = network._writeReadMessage.bind(network)
   network._writeReadMessage = (stream, ...rest) => ask(bounded(stream, MAX_DHT_ANSWER_BYTES), ...rest)
+}
+
+/** Has this host hear of no more peers through one message than any that is meant names: each is remembered and dialled. The message is told of in one go. */
+function hearOfFew(dht: KadDHT): void {
+  const { network } = insideOf(dht)
+  const tell = network.safeDispatchEvent.bind(network)
+  let heard = 0
+  network.safeDispatchEvent = (type, ...rest) => {
+    if (type !== 'peer') return tell(type, ...rest)
+    if (heard === 0) queueMicrotask(() => { heard = 0 })
+    heard += 1
+    return heard <= MAX_HEARD_PEERS && tell(type, ...rest)
+  }
 }
 
 /** The stream, which is reset when it has brought more than so many bytes. */

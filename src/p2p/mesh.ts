@@ -1,7 +1,7 @@
 import type { Libp2p, PeerId } from '@libp2p/interface'
 import { type Multiaddr, multiaddr } from '@multiformats/multiaddr'
 import { messageOf, NarvikError } from '../errors.ts'
-import { DIAL_TIMEOUT_MS, FORGET_PEER_MS, MAX_MESH_PEERS, REDIAL_MAX_MS, REDIAL_MIN_MS } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, FORGET_PEER_MS, MAX_MESH_DIALS, MAX_MESH_PEERS, MAX_MESH_TARGETS, REDIAL_MAX_MS, REDIAL_MIN_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
 
 export interface MeshComponents {
@@ -31,6 +31,8 @@ interface Target {
   dueAt: number
   connectedAt: number
   seenAt: number
+  /** Whether it was ever there: who was has the key of the fleet, and is not made up. */
+  met: boolean
   dialling: boolean
 }
 
@@ -57,7 +59,7 @@ export class Mesh {
 
   start(): void {
     const { libp2p } = this.#components
-    libp2p.addEventListener('peer:discovery', ({ detail: { id } }) => { this.#hearOf(id) })
+    libp2p.addEventListener('peer:discovery', ({ detail: { id } }) => { this.hearOf(id) })
     libp2p.addEventListener('peer:connect', ({ detail: id }) => { this.#onConnected(id) })
     libp2p.addEventListener('peer:disconnect', ({ detail: id }) => { this.#onLost(id.toString()) })
     this.#schedule()
@@ -77,20 +79,35 @@ export class Mesh {
     this.#stopping.abort(new NarvikError('interrupted', 'Cannot dial: found the daemon stopping, needed it running'))
   }
 
-  #hearOf(id: PeerId): void {
+  /** There may be such a peer: it is dialled in time, and forgotten where it never answers or where there are too many. */
+  hearOf(id: PeerId): void {
     const peerId = id.toString()
     if (peerId === this.#components.libp2p.peerId.toString()) return
     for (const target of this.#targets.values()) {
       if (target.peerId === peerId) return
     }
+    this.#makeRoom()
     this.#add(peerId, id, peerId, false)
     this.#schedule()
   }
 
+  /** Forgets one that was never met, by lot, so that nobody who makes up many decides which; where all were, who was away for longest. */
+  #makeRoom(): void {
+    if (this.#targets.size < MAX_MESH_TARGETS) return
+    const connected = this.#connected()
+    const absent = [...this.#targets.values()].filter(target => !target.bootstrap && !target.dialling && !isConnected(target, connected))
+    const strangers = absent.filter(({ met }) => !met)
+    const longest = absent.toSorted((a, b) => a.seenAt - b.seenAt)[0]
+    const leaves = strangers[Math.floor(this.#random() * strangers.length)] ?? longest
+    if (leaves !== undefined) this.#forget(leaves)
+  }
+
   #onConnected(id: PeerId): void {
-    this.#hearOf(id)
+    this.hearOf(id)
     for (const target of this.#targets.values()) {
-      if (target.peerId === id.toString()) target.connectedAt = performance.now()
+      if (target.peerId !== id.toString()) continue
+      target.connectedAt = performance.now()
+      target.met = true
     }
   }
 
@@ -108,7 +125,7 @@ export class Mesh {
 
   #add(key: string, dial: PeerId | Multiaddr, peerId: string | undefined, bootstrap: boolean): void {
     const now = performance.now()
-    this.#targets.set(key, { key, dial, bootstrap, peerId, waitMs: 0, dueAt: now, connectedAt: now, seenAt: now, dialling: false })
+    this.#targets.set(key, { key, dial, bootstrap, peerId, waitMs: 0, dueAt: now, connectedAt: now, seenAt: now, met: false, dialling: false })
   }
 
   /** Half of each wait is random, so that a fleet that lost its bootstrap peer doesn't come back in one moment. */
@@ -121,7 +138,9 @@ export class Mesh {
     clearTimeout(this.#timer)
     if (this.#stopping.signal.aborted) return
     const connected = this.#connected()
-    const waiting = [...this.#targets.values()].filter(target => !target.dialling && !isConnected(target, connected))
+    const isFull = this.#dials() >= MAX_MESH_DIALS
+    const waiting = [...this.#targets.values()].filter(target => !target.dialling && (target.bootstrap || !isFull) && !isConnected(target, connected))
+    // Each dial that ends looks again.
     if (waiting.length === 0) return
     const next = Math.min(...waiting.map(({ dueAt }) => dueAt))
     this.#timer = setTimeout(() => { this.#dialDue() }, Math.max(0, next - performance.now())).unref()
@@ -130,13 +149,20 @@ export class Mesh {
   #dialDue(): void {
     const now = performance.now()
     const connected = this.#connected()
-    for (const target of this.#targets.values()) {
-      if (target.dialling || target.dueAt > now || isConnected(target, connected)) continue
+    // Those that were met before go first, and then whoever waits for longest: made-up ones are many, and each takes the time for a dial.
+    const due = [...this.#targets.values()].filter(target => !target.dialling && target.dueAt <= now && !isConnected(target, connected))
+    for (const target of due.toSorted((a, b) => Number(b.met) - Number(a.met) || a.dueAt - b.dueAt)) {
+      if (!target.bootstrap && this.#dials() >= MAX_MESH_DIALS) continue
       if (!target.bootstrap && now - target.seenAt > FORGET_PEER_MS) this.#forget(target)
       else if (this.#isWanted(target, connected.size)) void this.#dial(target)
       else this.#wait(target)
     }
     this.#schedule()
+  }
+
+  /** Peers that were heard of and are being dialled. */
+  #dials(): number {
+    return [...this.#targets.values()].filter(({ dialling, bootstrap }) => dialling && !bootstrap).length
   }
 
   #isWanted({ bootstrap, peerId }: Target, connections: number): boolean {

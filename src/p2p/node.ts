@@ -64,12 +64,17 @@ export async function createNode({ logger, source, closures, chunks, onServed, b
   const { routingTable } = insideOf(dht)
   const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
   limitDht(dht, limits)
+  const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const router = new DhtRouter({
     dht, routingTable, peerId, privateKey, book, logger, isBanned,
-    remember: provider => rememberPeer(stack, provider),
+    connected: () => connectedTo(stack),
+    remember: async provider => {
+      await rememberPeer(stack, provider)
+      // Whom the mesh forgets, the host forgets: those that are made up would fill its memory.
+      mesh.hearOf(provider.id)
+    },
   }, { now })
   const names = new DhtNames({ dht, table: routingTable, book: nameBook, logger }, { now })
-  const mesh = new Mesh({ libp2p: stack, logger, isBanned }, { bootstrap, redialMinMs: init.redialMinMs, redialMaxMs: init.redialMaxMs })
   const sweep = new RecordSweep({ store: insideOf(dht).components.datastore, logger }, { now })
   return new P2pNode({ stack, router, names, neighbours, mesh, sweep, bans, gate, limits, source, closures, chunks, onServed, logger }, init)
 }
@@ -186,6 +191,11 @@ export class P2pNode implements StreamOpener {
     await stack.stop()
   }
 
+  /** Ids of the peers that are connected. */
+  connectedPeers(): ReadonlySet<string> {
+    return connectedTo(this.#parts.stack)
+  }
+
   /** The connected peers, and the banned ones. */
   peers(): PeerInfo[] {
     const connections = Map.groupBy(this.#parts.stack.getConnections(), ({ remotePeer }) => remotePeer.toString())
@@ -223,7 +233,7 @@ export class P2pNode implements StreamOpener {
   /** Puts other lists into force; the connections of peers that they keep away end. */
   setPeers(lists: PeerLists): void {
     this.#parts.gate.setLists(lists)
-    for (const peerId of new Set(this.#parts.stack.getConnections().map(({ remotePeer }) => remotePeer.toString()))) {
+    for (const peerId of this.connectedPeers()) {
       if (this.#parts.gate.refuses(peerId)) this.#cut(peerId, 'the configuration keeps the peer away')
     }
     this.#parts.mesh.wake()
@@ -370,6 +380,10 @@ function startFailed(error: unknown, listen: readonly string[]): NarvikError {
   const [, cause = messageOf(error)] = /Error: (listen .*)/.exec(messageOf(error)) ?? []
   const inUse = cause.includes('EADDRINUSE')
   return new NarvikError(inUse ? 'in-use' : 'io-error', `Cannot listen on ${listen.join(', ')}: found ${cause}, needed free addresses of this host`, { cause: error })
+}
+
+function connectedTo(stack: Stack): ReadonlySet<string> {
+  return new Set(stack.getConnections().map(({ remotePeer }) => remotePeer.toString()))
 }
 
 async function rememberPeer(stack: Stack, { id, multiaddrs }: Libp2pPeerInfo): Promise<void> {

@@ -5,8 +5,9 @@ import * as raw from 'multiformats/codecs/raw'
 import { create as createDigest } from 'multiformats/hashes/digest'
 import { NarvikError, messageOf } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
-import { ANNOUNCE_CONCURRENCY, CLOCK_SKEW_MS, FIND_TIMEOUT_MS, MAX_NAMED_PROVIDERS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
+import { ANNOUNCE_CONCURRENCY, CLOCK_SKEW_MS, FIND_TIMEOUT_MS, MAX_NAMED_ADDRESSES, MAX_NAMED_PROVIDERS, RECORD_LIFETIME_MS, RECORD_LOOKUP_MS } from '../limits.ts'
 import type { Logger } from '../log.ts'
+import { FairQueue } from './fair-queue.ts'
 import { drawSome } from './lots.ts'
 import { type ImageRecord, MAX_RECORD_LIFETIME_MS, recordKey, signRecord } from './record.ts'
 import type { RecordBook } from './record-book.ts'
@@ -29,6 +30,8 @@ export interface DhtRouterComponents {
   /** Keeps a provider's addresses for the dial. */
   readonly remember: (provider: PeerInfo) => Promise<void>
   readonly isBanned: (peerId: string) => boolean
+  /** Ids of the peers that this host is connected to. */
+  readonly connected: () => ReadonlySet<string>
 }
 
 export interface DhtRouterInit {
@@ -121,17 +124,26 @@ export class DhtRouter implements ContentRouter {
     this.#stopping.signal.throwIfAborted()
   }
 
+  /** Those that each peer names, in turns: nobody who makes up many keeps what others name out of the time for a look-up. */
   async *#providers(narHash: NarHash, signal: AbortSignal): AsyncGenerator<PeerInfo> {
-    const { dht, peerId, isBanned } = this.#components
+    const turns = new FairQueue<PeerInfo>()
+    this.#hearProviders(narHash, signal, turns).then(() => { turns.end() }, (error: unknown) => { turns.end(error) })
+    yield* turns
+  }
+
+  async #hearProviders(narHash: NarHash, signal: AbortSignal, turns: FairQueue<PeerInfo>): Promise<void> {
+    const { dht, peerId, isBanned, connected } = this.#components
     const seen = new Set([peerId.toString()])
     for await (const event of dht.findProviders(cidOf(narHash), { signal })) {
       if (event.name !== 'PROVIDER') continue
-      // Other ones each time, so that nobody can bury who is honest below those it makes up.
-      for (const provider of drawSome(event.providers, MAX_NAMED_PROVIDERS)) {
-        const id = provider.id.toString()
-        if (seen.has(id) || isBanned(id)) continue
-        seen.add(id)
-        yield provider
+      const here = connected()
+      const isHere = ({ id }: PeerInfo): boolean => here.has(id.toString())
+      // Who is connected is not made up. Of the others other ones each time, so that nobody can bury who is honest below those it makes up.
+      const drawn = [...drawSome(event.providers.filter(isHere), MAX_NAMED_PROVIDERS), ...drawSome(event.providers.filter(info => !isHere(info)), MAX_NAMED_PROVIDERS)]
+      for (const { id, multiaddrs } of drawn) {
+        if (seen.has(id.toString()) || isBanned(id.toString())) continue
+        seen.add(id.toString())
+        turns.add(event.from.toString(), { id, multiaddrs: multiaddrs.slice(0, MAX_NAMED_ADDRESSES) })
       }
     }
   }

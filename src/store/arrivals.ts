@@ -1,4 +1,4 @@
-import { closeSync, constants, openSync, readFileSync, writeSync } from 'node:fs'
+import { closeSync, constants, openSync, readSync, writeSync } from 'node:fs'
 import { rename, writeFile } from 'node:fs/promises'
 import type { ChunkRun } from '../image/chunk-set.ts'
 import { isAbsence } from './durable.ts'
@@ -25,11 +25,10 @@ export class Arrivals {
     return new Arrivals(file, openSync(file, OPEN_TO_APPEND, 0o600))
   }
 
-  /** What the record says; nothing where there is none. */
-  static read(file: string): ChunkRun[] {
+  /** What the record says of an image of so many chunks; nothing where there is none. */
+  static read(file: string, chunks: number): ChunkRun[] {
     try {
-      const bytes = readFileSync(file)
-      return Array.from({ length: Math.floor(bytes.length / ENTRY_BYTES) }, (_, index) => ({ first: bytes.readUInt32LE(index * ENTRY_BYTES), count: bytes.readUInt32LE(index * ENTRY_BYTES + 4) }))
+      return decodeArrivals(readBounded(file, chunks * ENTRY_BYTES), chunks)
     } catch (error) {
       if (isAbsence(error)) return []
       throw error
@@ -71,3 +70,31 @@ export class Arrivals {
 }
 
 const OPEN_TO_APPEND = constants.O_WRONLY | constants.O_CREAT | constants.O_APPEND
+
+/** The runs in a record, in order and each chunk once: in a file that is damaged they may be of any length, and overlap any number of times. */
+export function decodeArrivals(bytes: Buffer, chunks: number): ChunkRun[] {
+  const entries = Array.from({ length: Math.floor(bytes.length / ENTRY_BYTES) }, (_, index) => ({ first: bytes.readUInt32LE(index * ENTRY_BYTES), count: bytes.readUInt32LE(index * ENTRY_BYTES + 4) }))
+  const runs: ChunkRun[] = []
+  let next = 0
+  for (const { first, count } of entries.sort((a, b) => a.first - b.first)) {
+    const from = Math.max(first, next)
+    const end = Math.min(first + count, chunks)
+    if (end <= from) continue
+    runs.push({ first: from, count: end - from })
+    next = end
+  }
+  return runs
+}
+
+/** The start of a file. */
+function readBounded(file: string, most: number): Buffer {
+  const fd = openSync(file, 'r')
+  try {
+    const bytes = Buffer.alloc(most)
+    let length = 0
+    for (let read = -1; read !== 0 && length < most; length += read) read = readSync(fd, bytes, length, most - length, length)
+    return bytes.subarray(0, length)
+  } finally {
+    closeSync(fd)
+  }
+}

@@ -146,9 +146,9 @@ export class Content {
   }
 
   /** What came since the progress was written, as far as it is on disk: to be checked before it is believed. */
-  readArrivals(narHash: NarHash): ChunkRun[] {
+  readArrivals(narHash: NarHash, chunks: number): ChunkRun[] {
     try {
-      return Arrivals.read(this.#arrivals(narHash))
+      return Arrivals.read(this.#arrivals(narHash), chunks)
     } catch (error) {
       throw fromSystemError(error, `read ${this.#arrivals(narHash)}`)
     }

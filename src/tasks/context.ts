@@ -42,7 +42,7 @@ export interface TrustSettings {
 }
 
 /** What the tasks use of the network. */
-export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'names' | 'open' | 'peers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'sending' | 'ban' | 'bans' | 'unban' | 'isBanned'>
+export type FleetNode = Pick<P2pNode, 'peerId' | 'addresses' | 'router' | 'names' | 'open' | 'peers' | 'connectedPeers' | 'onPeer' | 'onPeerChange' | 'routingPeers' | 'traffic' | 'sending' | 'ban' | 'bans' | 'unban' | 'isBanned'>
 
 export interface TaskSettings {
   readonly trust: TrustSettings

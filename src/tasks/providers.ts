@@ -2,6 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isNarvikError, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { PeerShare } from '../image/verdict.ts'
+import { MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES } from '../limits.ts'
 import type { Provider } from '../p2p/router.ts'
 import type { TaskContext } from './context.ts'
 
@@ -17,6 +18,8 @@ type Except = (peerId: string) => boolean
 const NOBODY: Except = () => false
 /** Milliseconds from one look-up to the next while there is no provider to try; they double from the first to the last, and are more where others move the image on. */
 const LOOK_UP_INTERVAL_MS = { first: 500, last: 8000, served: 30_000 }
+/** Milliseconds after which a look-up is made again though providers are known, where this host is connected to none of them: anybody can name those. */
+const DOUBTED_MS = 2000
 
 /** Providers without a signed record that are still tried when the time is up: those that are made up would never come to an end. */
 const LATE_PROVIDERS = 4
@@ -37,6 +40,9 @@ export class Providers {
   /** Providers without a signed record that were tried when the time was up. */
   #late = 0
   #lookedUpAt = -Infinity
+  #looking: Promise<void> | undefined
+  /** Resolves when the look-up under way has found one more. */
+  #news = Promise.withResolvers<undefined>()
 
   constructor({ node }: Pick<TaskContext, 'node'>, init: ProvidersInit) {
     this.#node = node
@@ -51,8 +57,8 @@ export class Providers {
    */
   async next({ except = NOBODY, isServed = () => false }: { except?: Except, isServed?: () => boolean } = {}): Promise<Provider> {
     for (let pause = LOOK_UP_INTERVAL_MS.first; ; pause = isServed() ? LOOK_UP_INTERVAL_MS.first : Math.min(2 * pause, LOOK_UP_INTERVAL_MS.last)) {
-      const isLate = !isServed() || performance.now() - this.#lookedUpAt >= LOOK_UP_INTERVAL_MS.served
-      const found = this.#untried(except) ?? (isLate ? await this.#lookUp(except) : undefined)
+      const known = this.#untried(except)
+      const found = this.#isLookUpDue(known, isServed()) ? await this.#lookUp(except) : known
       const left = this.#deadline - performance.now()
       if (found !== undefined && (left > 0 || found.record !== undefined || this.#late < LATE_PROVIDERS)) {
         if (left <= 0 && found.record === undefined) this.#late++
@@ -91,7 +97,9 @@ export class Providers {
   }
 
   failed({ peerId }: Pick<Provider, 'peerId'>, reason: string): void {
+    this.#failures.delete(peerId)
     this.#failures.set(peerId, reason)
+    dropOldest(this.#failures, MAX_TOLD_FAILURES)
   }
 
   /** Why a peer that was proven to lie is not asked again. */
@@ -132,30 +140,49 @@ export class Providers {
     await delay(milliseconds, undefined, { signal }).catch(() => { signal.throwIfAborted() })
   }
 
+  /** The best one to try: made-up ones are neither connected to this host, which those that there are mostly are, nor cost more than a key to sign for. */
   #untried(except = NOBODY): Provider | undefined {
+    const connected = this.#node.connectedPeers()
     const usable = [...this.#known.values()].filter(provider => this.#isUsable(provider, except))
-    // Anybody can name providers that don't exist; who has signed that it holds the image is one that does, or did.
-    return usable.find(({ record }) => record !== undefined) ?? usable[0]
+    const rank = ({ peerId, record }: Provider): number => (connected.has(peerId) ? 2 : 0) + (record === undefined ? 0 : 1)
+    return usable.reduce<Provider | undefined>((best, other) => best !== undefined && rank(best) >= rank(other) ? best : other, undefined)
+  }
+
+  /** While those that are known may be made up, others are looked for again and again, or these would take all of the time. */
+  #isLookUpDue(known: Provider | undefined, isServed: boolean): boolean {
+    const age = performance.now() - this.#lookedUpAt
+    if (known === undefined) return !isServed || age >= LOOK_UP_INTERVAL_MS.served
+    return !isServed && age >= DOUBTED_MS && !this.#node.connectedPeers().has(known.peerId)
   }
 
   /**
    * Answers with the first usable one that has signed that it holds the image; the others become known while that one is tried. Where nobody has,
-   * with any other when the looking is over.
+   * with any other when the looking is over. There is one look-up at a time.
    */
   async #lookUp(except = NOBODY): Promise<Provider | undefined> {
-    this.#lookedUpAt = performance.now()
-    const { promise, resolve, reject } = Promise.withResolvers<Provider | undefined>()
-    this.#askRouter(resolve, except).then(() => { resolve(this.#untried(except)) }, reject)
-    const found = await promise
-    this.#init.signal.throwIfAborted()
-    return found
+    this.#looking ??= this.#askRouter().finally(() => {
+      this.#looking = undefined
+      this.#lookedUpAt = performance.now()
+    })
+    const over = this.#looking.then(() => true)
+    for (let isOver = false; !isOver;) {
+      isOver = await Promise.race([over, this.#news.promise.then(() => false)])
+      this.#init.signal.throwIfAborted()
+      const found = this.#untried(except)
+      if (found?.record !== undefined) return found
+    }
+    return this.#untried(except)
   }
 
-  async #askRouter(onUsable: (provider: Provider) => void, except: Except): Promise<void> {
+  async #askRouter(): Promise<void> {
     const { narHash, signal } = this.#init
     for await (const provider of this.#node.router.find(narHash, { signal: AbortSignal.any([signal, this.#closed.signal]) })) {
+      // Those that were heard of last are the last to be forgotten.
+      this.#known.delete(provider.peerId)
       this.#known.set(provider.peerId, provider)
-      if (provider.record !== undefined && this.#isUsable(provider, except)) onUsable(provider)
+      dropOldest(this.#known, MAX_KNOWN_PROVIDERS)
+      this.#news.resolve(undefined)
+      this.#news = Promise.withResolvers()
     }
   }
 
@@ -171,5 +198,13 @@ export class Providers {
     return new NarvikError('no-provider', `Cannot fetch ${narHash.toSri()}: found ${found} within ${waitMs / 1000} s, needed a provider`, {
       hint: 'Check the hash, and with `narvik peers` that the host that has it is connected',
     })
+  }
+}
+
+/** Leaves at most `most` entries, those that were added last. */
+function dropOldest(map: Map<string, unknown>, most: number): void {
+  for (const key of map.keys()) {
+    if (map.size <= most) return
+    map.delete(key)
   }
 }

@@ -48,7 +48,8 @@ export function createImageSource({ catalog, content, uses, receiving, logger, o
     const tree = row === undefined ? null : content.visiblePath(row)
     const layout = tree === null ? undefined : layoutOf(narHash)
     if (row === undefined || tree === null || layout === undefined || uses.isLeaving(narHash)) throw new NarvikError('not-found', `Cannot serve ${narHash.toSri()}: it is not verified here`)
-    if (offset + length > layout.narSize) throw new NarvikError('invalid-argument', `Cannot serve bytes ${offset} to ${offset + length}: found a NAR of ${layout.narSize} bytes`)
+    // Before anything is told of it: a range that is none is the peer's affair.
+    layout.checkRange(offset, length)
     // Who asks for no byte asks whether the image is here, which is no use of it.
     using serving = length === 0 ? undefined : uses.serve(narHash)
     const signal = AbortSignal.any([options.signal, serving?.signal].filter(one => one !== undefined))

@@ -1,17 +1,11 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
-import { tmpdir } from 'node:os'
-import { join } from 'node:path'
 import { generateKeyPairFromSeed } from '@libp2p/crypto/keys'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
-import type { z } from 'zod'
-import { loadConfig } from '../../src/config.ts'
 import { ROUTES } from '../../src/control/routes.ts'
-import { isNarvikError, NarvikError } from '../../src/errors.ts'
 import { ChunkListBuilder } from '../../src/image/chunk-list.ts'
 import { ListingBuilder } from '../../src/image/listing.ts'
 import { encodeManifest, decodeManifest } from '../../src/image/manifest.ts'
+import { metadataSchema } from '../../src/image/metadata.ts'
 import { checkNameTimes, readNameRecord, writeNameRecord } from '../../src/image/name-record.ts'
-import { NarHash } from '../../src/image/nar-hash.ts'
 import { parseRef, refText } from '../../src/image/ref.ts'
 import { Layout } from '../../src/nar/layout.ts'
 import { parseNar } from '../../src/nar/parse.ts'
@@ -21,26 +15,18 @@ import { parsePathInfo } from '../../src/nix/path-info.ts'
 import { formatPublicKey, parsePublicKey, parseSecretKey, tryParseSignature } from '../../src/nix/signature.ts'
 import { parseStorePath } from '../../src/nix/store-path.ts'
 import { WireReader } from '../../src/nix/worker/wire.ts'
-import { type AskerMessage, chunksHello, chunksWelcome, decodeAsker, decodeHolder, encodeAsker, encodeHolder, MESSAGE_HEAD_BYTES } from '../../src/p2p/chunks/messages.ts'
+import { type AskerMessage, decodeAsker, decodeHolder, encodeAsker, encodeHolder, MESSAGE_HEAD_BYTES, TYPE } from '../../src/p2p/chunks/messages.ts'
 import { readChunksHead } from '../../src/p2p/chunks/frames.ts'
-import { closureRequest, narsReply, pathMessage, pathsReply } from '../../src/p2p/closure/messages.ts'
 import { fleetKeys, keyOfKnock } from '../../src/p2p/fleet.ts'
-import { encodeHeader, expectEnd, readHeader } from '../../src/p2p/header.ts'
-import { metaReply, metaRequest } from '../../src/p2p/meta/messages.ts'
-import { narReply, narRequest } from '../../src/p2p/nar/messages.ts'
 import { recordKey, signRecord, verifyRecord } from '../../src/p2p/record.ts'
-import type { StreamReader } from '../../src/p2p/stream-reader.ts'
 import { checkProof } from '../../src/p2p/tls/proof.ts'
 import { hintFor, secretsOf, secretsOfHint } from '../../src/p2p/tls/keys.ts'
-import { decodeProgress } from '../../src/tasks/swarm/progress.ts'
+import { CHUNKS, DIGEST, eachOurs, HASH, jsonOf, METADATA, ours, same, shown, SRI, STORE_PATH, text, uint64, utf8 } from './decoding.ts'
 import type { Target } from './engine.ts'
+import { config, progress, secretFiles } from './files.ts'
+import { answers, headers, pieces, readerOf, readFrames } from './streams.ts'
 
-const HASH = NarHash.fromBytes(Uint8Array.from({ length: 32 }, (_, index) => index * 7))
-const SRI = HASH.toSri()
-const STORE_PATH = '/nix/store/7rjj9b0l7h6jr5qd6y4wz2g1xk8v0lgn-web-1.0'
-const DIGEST = 'ab'.repeat(32)
 const NOW = 1_700_000_000_000
-const CHUNKS = 1000
 
 /** Every decoder of bytes that come from a peer, a file, a user or Nix. */
 export const TARGETS: Readonly<Record<string, Target>> = {
@@ -137,14 +123,27 @@ export const TARGETS: Readonly<Record<string, Target>> = {
       same(parseRef(refText(ref)), ref)
     }),
   },
-  'config': configTarget(),
+  'config': config(),
   'control': {
     seeds: () => [{ path: '/srv/a', name: 'web', closure: true }, { ref: SRI, timeoutSeconds: 3, priority: 'high' }, { all: true }, { ref: 'web', dest: '/tmp/x' }, { ref: STORE_PATH, private: true }, { ref: 'web', position: 2 }, { freeBytes: 7, dryRun: true }, { record: 'AAAA' }].map(fields => Buffer.concat([Buffer.of(1), text(JSON.stringify(fields))])),
     run: ours(([route = 0, ...body]) => { ROUTES[route % ROUTES.length]?.prepare(jsonOf(Uint8Array.from(body))) }),
   },
-  'progress': {
-    seeds: () => [text(JSON.stringify({ kind: 'chunks', offset: 1, manifestDigest: DIGEST, voucher: null, recordBy: null, proven: Buffer.alloc(125).toString('base64'), books: { peers: [], reused: [], zeros: 0 } }))],
-    run: ours(bytes => { decodeProgress(jsonOf(bytes), CHUNKS) }),
+  'progress': progress(),
+  'secret-files': secretFiles(),
+  'frames': {
+    seeds: () => [
+      Buffer.concat([encodeHolder({ kind: 'have', runs: [{ first: 1, count: 2 }] }), encodeHolder({ kind: 'ready' })]),
+      Buffer.concat([encodeHolder({ kind: 'end', id: 300, status: 'busy' }), Buffer.of(TYPE.chunks, 4, 0, 0, 0, 1, 0, 1, 99)]),
+    ],
+    run: ours(readFrames),
+  },
+  'answers': answers(),
+  'metadata': {
+    seeds: () => [text(JSON.stringify(METADATA)), text(JSON.stringify({ ...METADATA, storePath: STORE_PATH, references: [STORE_PATH], deriver: `${STORE_PATH}.drv`, signatures: ['key-1:AAAA'], name: 'web', manifestDigest: DIGEST }))],
+    run: ours(bytes => {
+      const { success, data } = metadataSchema.safeParse(jsonOf(bytes))
+      if (success) same(metadataSchema.parse(JSON.parse(shown(data))), data)
+    }),
   },
   'handshake': {
     seeds: () => [Buffer.alloc(96, 3), Buffer.from(hintFor(secretsOf(FLEET.dial)), 'latin1'), Buffer.alloc(66, 1)],
@@ -175,100 +174,6 @@ function framed(message: Uint8Array): Uint8Array {
   return Buffer.concat([message.subarray(0, 1), message.subarray(MESSAGE_HEAD_BYTES)])
 }
 
-/** Lets errors of ours pass: they are how bytes are refused. */
-function ours(run: (bytes: Uint8Array) => Promise<void> | void): Target['run'] {
-  return async bytes => {
-    try {
-      await run(bytes)
-    } catch (error) {
-      if (!isNarvikError(error) || isNarvikError(error, 'internal')) throw error
-    }
-  }
-}
-
-/** Several decoders, each with the same bytes. */
-function eachOurs(runs: readonly ((bytes: Uint8Array) => Promise<void> | void)[]): Target['run'] {
-  const all = runs.map(ours)
-  return async bytes => { for (const run of all) await run(bytes) }
-}
-
-function text(value: string): Uint8Array {
-  return Buffer.from(value, 'utf8')
-}
-
-function utf8(bytes: Uint8Array): string {
-  return Buffer.from(bytes).toString('utf8')
-}
-
-/** What is no JSON is refused before it gets there. */
-function jsonOf(bytes: Uint8Array): unknown {
-  try {
-    return JSON.parse(utf8(bytes))
-  } catch {
-    throw new NarvikError('invalid-argument', 'no JSON')
-  }
-}
-
-function same(found: unknown, needed: unknown): void {
-  const [one, other] = [shown(found), shown(needed)]
-  if (one !== other) throw new Error(`found ${one} the second time, needed ${other}`)
-}
-
-function shown(value: unknown): string {
-  return JSON.stringify(value, (_, inner: unknown) => inner instanceof NarHash ? inner.toSri() : inner instanceof Map ? [...inner] : inner)
-}
-
-/** A stream that has brought some bytes and its end, as far as decoders look at one. */
-function readerOf(bytes: Uint8Array): StreamReader {
-  let at = 0
-  const take = (max: number): Promise<Uint8Array | null> => {
-    const part = bytes.subarray(at, at + Math.min(max, 7))
-    at += part.length
-    return Promise.resolve(part.length === 0 ? null : part)
-  }
-  const reader: unknown = { take }
-  return reader as StreamReader
-}
-
-async function* pieces(bytes: Uint8Array): AsyncGenerator<Uint8Array> {
-  for (let at = 0; at < bytes.length; at += 7) yield await Promise.resolve(bytes.subarray(at, at + 7))
-}
-
-/** The first byte says of which protocol a header is read. */
-function headers(): Target {
-  const schemas: readonly (readonly [z.ZodType, unknown])[] = [
-    [metaRequest, { version: 1, narHash: SRI }], [metaReply, { version: 1, status: 'ok', verified: true, metadataLength: 2, manifestLength: 0 }], [narRequest, { version: 1, narHash: SRI, offset: 0, length: 9 }],
-    [narReply, { version: 1, status: 'ok', length: 9 }], [closureRequest, { version: 1, want: 'nars', narHashes: [SRI] }], [pathsReply, { version: 1, status: 'ok', count: 3 }], [narsReply, { version: 1, status: 'busy' }],
-    [pathMessage, { narHash: SRI, narSize: 12, storePath: STORE_PATH, references: [0, 1], deriver: null, ca: null, signatures: ['key-1:AAAA'], manifestDigest: DIGEST }],
-    [chunksHello, { version: 1, narHash: SRI, manifestDigest: DIGEST }], [chunksWelcome, { version: 1, status: 'busy', peers: [] }],
-  ]
-  return {
-    seeds: () => schemas.map(([, value], index) => Buffer.concat([Buffer.of(index), encodeHeader(value)])),
-    run: ours(async bytes => {
-      const [schema] = schemas[(bytes[0] ?? 0) % schemas.length] ?? [metaRequest]
-      const reader = readerOf(bytes.subarray(1))
-      await readHeader(reader, schema)
-      await expectEnd(reader)
-    }),
-  }
-}
-
-function configTarget(): Target {
-  const directory = mkdtempSync(join(tmpdir(), 'narvik-fuzz-'))
-  process.on('exit', () => { rmSync(directory, { recursive: true, force: true }) })
-  const file = join(directory, 'narvik.toml')
-  const example = readFileSync(new URL('../../config/narvik.example.toml', import.meta.url), 'utf8')
-  const settings = example.split('\n').filter(line => /^#? ?\[|^# ?[a-z_]+ = |^[a-z_]+ = /.test(line)).map(line => line.replace(/^# ?/, '')).join('\n')
-  return {
-    seeds: () => [text(settings), text('listen = ["/ip4/127.0.0.1/tcp/0"]\n[fetch]\nat_once = 4\n'), text('data_dir = "/srv/a"\n')],
-    most: 8192,
-    run: ours(bytes => {
-      writeFileSync(file, bytes)
-      loadConfig({ file, env: {}, uid: 0 })
-    }),
-  }
-}
-
 function manifests(): Uint8Array[] {
   return [0, 1, 200_000].map(size => {
     const listing = new ListingBuilder()
@@ -286,12 +191,6 @@ function manifests(): Uint8Array[] {
 function str(value: string): Buffer {
   const bytes = Buffer.from(value, 'latin1')
   return Buffer.concat([uint64(bytes.length), bytes, Buffer.alloc((8 - bytes.length % 8) % 8)])
-}
-
-function uint64(value: number): Buffer {
-  const bytes = Buffer.alloc(8)
-  bytes.writeBigUInt64LE(BigInt(value))
-  return bytes
 }
 
 const tokens = (...parts: readonly string[]): Buffer => Buffer.concat(parts.map(str))

@@ -217,6 +217,7 @@ export class FakeFleet {
       router: this.#router,
       names: this.names,
       peers: () => [],
+      connectedPeers: () => new Set(),
       routingPeers: 0,
       sending: [],
       traffic: new Map(),

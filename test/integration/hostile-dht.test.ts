@@ -6,16 +6,18 @@ import { generateKeyPair } from '@libp2p/crypto/keys'
 import { Record as DhtRecord } from '@libp2p/kad-dht'
 import { peerIdFromPrivateKey } from '@libp2p/peer-id'
 import { multiaddr } from '@multiformats/multiaddr'
+import { once } from 'node:events'
+import { type AddressInfo, createServer, type Socket } from 'node:net'
 import { join } from 'node:path'
-import { afterEach, beforeAll, describe, expect, it } from 'vitest'
+import { afterEach, beforeAll, describe, expect, it, onTestFinished } from 'vitest'
 import type { ImageJson } from '../../src/control/api.ts'
 import { createFleetKey } from '../../src/fleet-key.ts'
 import type { NarHash } from '../../src/image/nar-hash.ts'
-import { FIND_TIMEOUT_MS, MAX_PEER_ADDRESSES, MAX_RECORD_BYTES } from '../../src/limits.ts'
+import { DIAL_TIMEOUT_MS, FIND_TIMEOUT_MS, MAX_PEER_ADDRESSES, MAX_RECORD_BYTES } from '../../src/limits.ts'
 import { nameKey, publisherId } from '../../src/image/name-record.ts'
 import { fleetKeys, type FleetKeys } from '../../src/p2p/fleet.ts'
 import { recordKey, signRecord } from '../../src/p2p/record.ts'
-import { temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
+import { runCli, temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
 import { type DhtPeer, HostilePeer, providerKey } from '../helpers/hostile.ts'
 import { someHash } from '../helpers/images.ts'
 import { makePublisher } from '../helpers/names.ts'
@@ -26,12 +28,13 @@ const publisher = makePublisher()
 let host: TestDaemon
 let honest: TestDaemon
 let fleet: FleetKeys
+let env: Record<string, string>
 let dir: string
 
 beforeAll(async () => {
   dir = await temporaryDirectory()
   fleet = fleetKeys(await createFleetKey(join(dir, 'fleet.key')))
-  const env = { NARVIK_FLEET_KEY_FILE: join(dir, 'fleet.key'), NARVIK_LOG_LEVEL: 'info', NARVIK_FETCH_PROVIDER_WAIT_SECONDS: String(WAIT_SECONDS), NARVIK_TRUST_KEYS: publisher.publicKey }
+  env = { NARVIK_FLEET_KEY_FILE: join(dir, 'fleet.key'), NARVIK_LOG_LEVEL: 'info', NARVIK_FETCH_PROVIDER_WAIT_SECONDS: String(WAIT_SECONDS), NARVIK_TRUST_KEYS: publisher.publicKey }
   host = await TestDaemon.start({ env })
   honest = await TestDaemon.start({ env, bootstrap: [host] })
   await host.untilPeers(1)
@@ -46,9 +49,27 @@ async function importDisk(seed: number): Promise<ImageJson> {
   return honest.json<ImageJson>('import', file)
 }
 
-async function inventedProviders(count: number): Promise<DhtPeer[]> {
+async function inventedProviders(count: number, port = 9): Promise<DhtPeer[]> {
   const ids = await Promise.all(Array.from({ length: count }, async () => peerIdFromPrivateKey(await generateKeyPair('Ed25519'))))
-  return ids.map(id => ({ id: id.toMultihash().bytes, multiaddrs: [multiaddr('/ip4/127.0.0.1/tcp/9').bytes] }))
+  return ids.map(id => ({ id: id.toMultihash().bytes, multiaddrs: [multiaddr(`/ip4/127.0.0.1/tcp/${port}`).bytes] }))
+}
+
+/** A port that takes connections and never says a word: whoever dials it waits for as long as it waits for anybody. */
+async function silentPort(): Promise<{ readonly port: number, readonly dialled: () => number }> {
+  let dialled = 0
+  const sockets = new Set<Socket>()
+  const server = createServer(socket => {
+    dialled++
+    sockets.add(socket)
+    socket.on('error', () => undefined).resume()
+  })
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  onTestFinished(() => {
+    for (const socket of sockets) socket.destroy()
+    server.close()
+  })
+  return { port: (server.address() as AddressInfo).port, dialled: () => dialled }
 }
 
 function put(peer: HostilePeer, key: Uint8Array, value: Uint8Array): ReturnType<HostilePeer['ask']> {
@@ -77,6 +98,32 @@ describe('a member of the DHT that', () => {
     expect(await host.json<ImageJson>('fetch', image.narHash)).toMatchObject({ state: 'verified' })
     expect((await host.memory()).rss - before).toBeLessThan(100)
   })
+
+  // Watches that the fleet is asked again while made-up providers are tried, each of which takes as long as a dial may (providers.ts).
+  it('makes up a thousand providers that never answer does not hide one that comes later', async () => {
+    const { port, dialled } = await silentPort()
+    const invented = await inventedProviders(1000, port)
+    const liar = await HostilePeer.alone(fleet)
+    let asked = 0
+    liar.answerDht(message => {
+      if (message.type === 'GET_PROVIDERS') asked++
+      return { ...message, providers: message.type === 'GET_PROVIDERS' ? invented : [], closer: [] }
+    })
+    const fetching = await TestDaemon.start({ env: { ...env, NARVIK_FETCH_PROVIDER_WAIT_SECONDS: '40' }, bootstrap: [host, liar] })
+    await fetching.untilPeers(3)
+    const { rss: before } = await fetching.memory()
+    const file = join(dir, 'late')
+    await makeRawDisk(file, 200_000, 77)
+    const { narHash } = JSON.parse((await runCli(['hash', file, '--json'])).stdout) as ImageJson
+    const start = performance.now()
+    const fetch = fetching.json<ImageJson>('fetch', narHash)
+    await until(async () => Promise.resolve(asked > 0 && dialled() > 0), 'made-up providers to be tried')
+    await honest.json<ImageJson>('import', file)
+    expect(await fetch).toMatchObject({ state: 'verified' })
+    expect(performance.now() - start).toBeLessThan(DIAL_TIMEOUT_MS + 2 * FIND_TIMEOUT_MS)
+    expect((await fetching.memory()).rss - before).toBeLessThan(120)
+    expect(fetching.log.split('\n').length).toBeLessThan(60)
+  }, 120_000)
 
   // Watches the time for one message of the DHT (stack.ts), and that a look-up goes on without who is gone.
   it.each(['FIND_NODE', 'GET_PROVIDERS', 'GET_VALUE'] as const)('is gone when it is asked %s hides nothing', async type => {

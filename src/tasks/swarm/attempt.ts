@@ -100,7 +100,7 @@ export class SwarmAttempt {
     if (progress?.word.manifestDigest !== manifestDigest(bytes)) return undefined
     const layout = Layout.describedBy(manifest)
     const arrived = new ChunkSet(chunks.count)
-    for (const chunk of chunksOf(content.readArrivals(job.narHash))) if (chunk < chunks.count && !progress.proven.has(chunk)) arrived.add(chunk)
+    for (const chunk of chunksOf(content.readArrivals(job.narHash, chunks.count))) if (!progress.proven.has(chunk)) arrived.add(chunk)
     const wrong = await findWrongChunks(content.quarantineTree(job.narHash), { layout, chunks }, arrived, job.signal)
     for (const chunk of arrived.from(0)) if (!wrong.has(chunk)) progress.proven.add(chunk)
     await claimRoom(context, job, { layout, chunks }, chunk => !progress.proven.has(chunk))

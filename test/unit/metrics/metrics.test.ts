@@ -77,7 +77,7 @@ describe('the metrics', () => {
 })
 
 test('the port answers /metrics and nothing else', async () => {
-  const server = new MetricsServer({ text: () => Promise.resolve('narvik_info 1\n'), logger: silentLogger }, { host: '127.0.0.1', port: 0 })
+  const server = new MetricsServer({ text: () => Promise.resolve('narvik_info 1\n'), logger: silentLogger, isOurs: () => true }, { host: '127.0.0.1', port: 0 })
   const port = await server.start()
   onTestFinished(() => server.stop())
   const answer = await fetch(`http://127.0.0.1:${port}/metrics`)

@@ -1,7 +1,7 @@
 import { multiaddr } from '@multiformats/multiaddr'
 import { afterEach, beforeEach, describe, expect, it, vi } from 'vitest'
 import { peerIdFromString } from '@libp2p/peer-id'
-import { DIAL_TIMEOUT_MS, FORGET_PEER_MS, MAX_MESH_PEERS } from '../../../src/limits.ts'
+import { DIAL_TIMEOUT_MS, FORGET_PEER_MS, MAX_MESH_DIALS, MAX_MESH_PEERS, MAX_MESH_TARGETS } from '../../../src/limits.ts'
 import { silentLogger } from '../../../src/log.ts'
 import { newIdentity, peerIdOf } from '../../../src/p2p/identity.ts'
 import { Mesh, type MeshComponents } from '../../../src/p2p/mesh.ts'
@@ -22,13 +22,15 @@ function fakeLibp2p({ answers = false, connections = [] as { remotePeer: typeof 
     connections,
     answers,
     dials,
+    dialled: [] as unknown[],
     forgotten: [] as unknown[],
     getConnections: () => libp2p.connections,
     addEventListener: events.addEventListener.bind(events),
     emit: (type: string, detail: unknown) => { events.dispatchEvent(Object.assign(new Event(type), { detail })) },
     peerStore: { delete: (id: unknown) => { libp2p.forgotten.push(id); return Promise.resolve() } },
-    dial: () => {
+    dial: (target: unknown): Promise<unknown> => {
       dials.push(performance.now())
+      libp2p.dialled.push(target)
       if (!libp2p.answers) return Promise.reject(new Error('nobody is there'))
       libp2p.connections.push({ remotePeer: friend ?? self })
       return Promise.resolve({ remotePeer: friend })
@@ -37,9 +39,9 @@ function fakeLibp2p({ answers = false, connections = [] as { remotePeer: typeof 
   return libp2p
 }
 
-function meshOf(libp2p: ReturnType<typeof fakeLibp2p>, { bootstrap = [], isBanned = () => false }: { bootstrap?: string[], isBanned?: () => boolean } = {}): Mesh {
+function meshOf(libp2p: ReturnType<typeof fakeLibp2p>, { bootstrap = [], isBanned = () => false, random = 1 }: { bootstrap?: string[], isBanned?: () => boolean, random?: number } = {}): Mesh {
   const mesh = new Mesh({ libp2p: libp2p as unknown as MeshComponents['libp2p'], logger: silentLogger, isBanned }, {
-    bootstrap: bootstrap.map(address => multiaddr(address)), redialMinMs: 1000, redialMaxMs: 8000, random: () => 1,
+    bootstrap: bootstrap.map(address => multiaddr(address)), redialMinMs: 1000, redialMaxMs: 8000, random: () => random,
   })
   mesh.start()
   return mesh
@@ -129,5 +131,50 @@ describe('a peer that was heard of', () => {
     full.connections.length = 1
     await vi.advanceTimersByTimeAsync(10_000)
     expect(full.dials.length).toBeGreaterThan(0)
+  })
+
+  // Watches the number of peers that are remembered, of dials at once, and who is given up for another (mesh.ts).
+  it('is remembered and dialled among thousands that are made up', async () => {
+    const libp2p = fakeLibp2p()
+    let dialling = 0
+    let most = 0
+    libp2p.dial = async () => {
+      dialling += 1
+      most = Math.max(most, dialling)
+      await new Promise(resolve => { setTimeout(resolve, 1000) })
+      dialling -= 1
+      throw new Error('nobody is there')
+    }
+    const mesh = meshOf(libp2p, { random: 0.9 })
+    libp2p.connections.push({ remotePeer: friend })
+    libp2p.emit('peer:connect', friend)
+    libp2p.connections.length = 0
+    libp2p.emit('peer:disconnect', friend)
+    const invented = Array.from({ length: 2 * MAX_MESH_TARGETS }, (_, index) => ({ toString: () => `invented-${index}`, toMultihash: () => index }))
+    for (const id of invented) libp2p.emit('peer:discovery', { id })
+    expect(libp2p.forgotten.length).toBe(MAX_MESH_TARGETS + 1)
+    expect(libp2p.forgotten).not.toContain(friend)
+    await vi.advanceTimersByTimeAsync(30_000)
+    expect(most).toBe(MAX_MESH_DIALS)
+    mesh.stop()
+  })
+
+  // Watches that whoever was there once is dialled before those that never were (mesh.ts).
+  it('and was met before is dialled before those that were not', async () => {
+    const libp2p = fakeLibp2p()
+    libp2p.dial = target => {
+      libp2p.dialled.push(target)
+      return new Promise(() => undefined)
+    }
+    const mesh = meshOf(libp2p)
+    for (const id of ids.slice(2)) libp2p.emit('peer:discovery', { id })
+    libp2p.connections.push({ remotePeer: friend })
+    libp2p.emit('peer:connect', friend)
+    libp2p.connections.length = 0
+    mesh.wake()
+    await vi.advanceTimersByTimeAsync(1)
+    expect(libp2p.dialled).toHaveLength(MAX_MESH_DIALS)
+    expect(libp2p.dialled[0]).toBe(friend)
+    mesh.stop()
   })
 })

@@ -1,8 +1,9 @@
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { nameKey, publisherId, readNameRecord } from '../../../src/image/name-record.ts'
-import { CLOCK_SKEW_MS, MAX_NAME_VALIDITY_MS } from '../../../src/limits.ts'
-import { NameBook, verifyNameRecord } from '../../../src/p2p/names.ts'
+import { CLOCK_SKEW_MS, MAX_NAME_VALIDITY_MS, RECORD_LIFETIME_MS } from '../../../src/limits.ts'
+import { silentLogger } from '../../../src/log.ts'
+import { DhtNames, NameBook, verifyNameRecord } from '../../../src/p2p/names.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 import { someHash } from '../../helpers/images.ts'
 import { makePublisher } from '../../helpers/names.ts'
@@ -82,5 +83,28 @@ describe('the book of names', () => {
     await accept(book, record())
     now = NOW + 1000
     expect(book.newest(id, 'web')).toBeUndefined()
+  })
+})
+
+describe('the names that this host tells of', () => {
+  // Watches that one that has expired by a wrong clock is passed over, and told of again when the clock is right (names.ts).
+  it('are not forgotten while the clock is ahead', async () => {
+    vi.useFakeTimers({ toFake: ['setInterval', 'clearInterval'] })
+    onTestFinished(() => { vi.useRealTimers() })
+    let now = NOW
+    let told = 0
+    // eslint-disable-next-line require-yield -- nobody is told
+    const dht = { put: async function* () { await Promise.resolve(); told += 1 }, get: async function* () { await Promise.resolve() } }
+    const names = new DhtNames({ dht, table: { addEventListener: () => undefined }, book: new NameBook({ now: () => now }), logger: silentLogger }, { now: () => now })
+    names.start()
+    const value = record()
+    await names.keep({ record: await names.accept(value), value })
+    const toldAfter = async (at: number): Promise<number> => {
+      now = at
+      await vi.advanceTimersByTimeAsync(RECORD_LIFETIME_MS / 2)
+      return told
+    }
+    expect([told, await toldAfter(NOW + 1000), await toldAfter(NOW)]).toEqual([1, 1, 2])
+    await names.stop()
   })
 })

@@ -1,5 +1,6 @@
-import { describe, expect, it, vi } from 'vitest'
+import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { NarvikError } from '../../../src/errors.ts'
+import { MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES } from '../../../src/limits.ts'
 import type { Provider } from '../../../src/p2p/router.ts'
 import type { TaskContext } from '../../../src/tasks/context.ts'
 import { Providers } from '../../../src/tasks/providers.ts'
@@ -9,9 +10,9 @@ import { someHash } from '../../helpers/images.ts'
 const one = { peerId: 'one', addresses: [] }
 const two = { peerId: 'two', addresses: [] }
 
-function make(found: readonly Provider[] | (() => AsyncIterable<Provider>), { waitMs = 0, signal = new AbortController().signal, banned = [] as string[] } = {}): Providers {
+function make(found: readonly Provider[] | (() => AsyncIterable<Provider>), { waitMs = 0, signal = new AbortController().signal, banned = [] as string[], connected = [] as string[] } = {}): Providers {
   const find = typeof found === 'function' ? found : async function* () { await Promise.resolve(); yield* found }
-  const node = { router: { find }, isBanned: (peerId: string) => banned.includes(peerId) } as unknown as TaskContext['node']
+  const node = { router: { find }, connectedPeers: () => new Set(connected), isBanned: (peerId: string) => banned.includes(peerId) } as unknown as TaskContext['node']
   return new Providers({ node }, { narHash: someHash(1), waitMs, signal })
 }
 
@@ -65,5 +66,73 @@ describe('the providers of one image', () => {
     // eslint-disable-next-line require-yield -- it fails before
     const providers = make(async function* () { await Promise.resolve(); throw reason })
     expect(await failureOf(providers.next())).toBe(reason)
+  })
+
+  it('are those that are connected first, then those that have signed, then the others', async () => {
+    const signed = { peerId: 'signed', addresses: [], record: { narHash: someHash(1), narSize: 1, manifestDigest: null } }
+    const both = { ...signed, peerId: 'both' }
+    const providers = make([one, two, signed, both], { connected: ['two', 'both'] })
+    await providers.hasNext()
+    await vi.waitFor(() => { expect(providers.hasSpare()).toBe(true) })
+    const given: string[] = []
+    for (let count = 0; count < 4; count++) given.push((await providers.next()).peerId)
+    expect(given).toEqual(['both', 'two', 'signed', 'one'])
+  })
+
+  // Watches that the fleet is asked again though there are some to try (isLookUpDue), and that there is one look-up at a time.
+  it('are looked for again while those that are known may be made up, and those that come are tried first', async () => {
+    vi.useFakeTimers()
+    onTestFinished(() => { vi.useRealTimers() })
+    const invented = Array.from({ length: 100 }, (_, index) => ({ peerId: `invented-${index}`, addresses: [] }))
+    let lookUps = 0
+    const providers = make(async function* () {
+      lookUps += 1
+      await Promise.resolve()
+      yield* invented
+      if (lookUps > 1) yield two
+    }, { waitMs: 60_000, connected: ['two'] })
+    expect((await providers.next()).peerId).toBe('invented-0')
+    expect((await providers.next()).peerId).toBe('invented-1')
+    expect(lookUps).toBe(1)
+    vi.advanceTimersByTime(10_000)
+    expect(await providers.next()).toBe(two)
+    expect(lookUps).toBe(2)
+  })
+
+  // Watches that a look-up that goes on is joined, and not made once more beside it (#lookUp).
+  it('are looked for by one look-up at a time', async () => {
+    const signed = { ...one, record: { narHash: someHash(1), narSize: 1, manifestDigest: null } }
+    const end = Promise.withResolvers<undefined>()
+    let lookUps = 0
+    const providers = make(async function* () {
+      lookUps += 1
+      await Promise.resolve()
+      yield signed
+      await end.promise
+      yield two
+    }, { waitMs: 60_000 })
+    expect(await providers.next()).toBe(signed)
+    const next = providers.next()
+    end.resolve(undefined)
+    expect([await next, lookUps]).toEqual([two, 1])
+  })
+
+  // Watches that made-up ones come to an end when the time is up (LATE_PROVIDERS).
+  it('that are made up are no longer tried when the time is up, but for a few', async () => {
+    const invented = Array.from({ length: 100 }, (_, index) => ({ peerId: `invented-${index}`, addresses: [] }))
+    const providers = make(invented)
+    let tried = 0
+    const failed = failureOf((async () => { for (;; tried++) providers.failed(await providers.next(), 'nobody is there') })())
+    expect(await failed).toMatchObject({ code: 'no-provider' })
+    expect(tried).toBe(4)
+  })
+
+  // Watches what is remembered and told of them, however many are made up (MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES).
+  it('that are made up without an end are neither all remembered nor all told of', async () => {
+    const invented = Array.from({ length: 3 * MAX_KNOWN_PROVIDERS }, (_, index) => ({ peerId: `invented-${index}`, addresses: [] }))
+    const providers = make(invented, { waitMs: 60_000 })
+    for (let count = 0; count < MAX_KNOWN_PROVIDERS; count++) providers.failed(await providers.next(), 'nobody is there')
+    expect(providers.hasSpare()).toBe(false)
+    expect(providers.shares()).toHaveLength(MAX_TOLD_FAILURES)
   })
 })

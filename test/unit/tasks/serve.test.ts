@@ -22,10 +22,11 @@ async function serving() {
   const fleet = await FakeFleet.start()
   const row = await importImage(fleet.context, { path: image.path, name: 'it' })
   const damaged: string[] = []
-  const source = createImageSource({ ...fleet.context, logger: silentLogger, onDamage: (_row, reason) => { damaged.push(reason) } })
+  const logged: string[] = []
+  const source = createImageSource({ ...fleet.context, logger: { ...silentLogger, warn: message => { logged.push(message) } }, onDamage: (_row, reason) => { damaged.push(reason) } })
   const { signal } = new AbortController()
   const read = (offset: number, length: number) => collect(source.read(image.narHash, offset, length, { signal }))
-  return { image, fleet, row, source, read, damaged }
+  return { image, fleet, row, source, read, damaged, logged }
 }
 
 describe('what peers are served', () => {
@@ -38,10 +39,13 @@ describe('what peers are served', () => {
     }), { numRuns: 30 })
   })
 
-  it('ends at the end of the NAR', async () => {
-    const { image, read, damaged } = await serving()
-    await expectFailure(read(image.nar.length - 1, 2), 'invalid-argument', /found a NAR of/)
-    expect(damaged).toEqual([])
+  // Watches the range (checkRange of nar/layout.ts), and that it is looked at before anything is logged or used (serve.ts).
+  it('ends at the end of the NAR, and whoever asks for more leaves no line in the log', async () => {
+    const { image, read, damaged, logged } = await serving()
+    for (const [offset, length] of [[image.nar.length - 1, 2], [image.nar.length + 1, 0], [Number.MAX_SAFE_INTEGER, 1]] as const) {
+      await expectFailure(read(offset, length), 'invalid-argument', /needed a range within/)
+    }
+    expect([damaged, logged]).toEqual([[], []])
   })
 
   it('is nothing of an image in any other state than verified', async () => {
