@@ -13,6 +13,7 @@ import { type Config, loadConfig } from './config.ts'
 import type { Progress } from './control/api.ts'
 import { ControlClient } from './control/client.ts'
 import { ERROR_CODES, isNarvikError, messageOf, NarvikError, systemCode } from './errors.ts'
+import { isJournal } from './log.ts'
 
 /** The command line, and the only file that prints. */
 
@@ -57,6 +58,8 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
   const exitCode = await runDaemon(config, {
     load,
     onReady: ({ peerId, addresses, socket, dataDir }) => {
+      // A journal has the line that says so, in the form of all others, and nobody types there.
+      if (json !== true && isJournal(env, stdout.fd)) return
       const next = `${ownName(env, process.cwd())} import PATH${findSocket(undefined, env) === socket ? '' : ` --socket ${socket}`}`
       const text = fields({ 'peer id': peerId, 'addresses': addresses.join(' '), 'socket': socket, 'data': dataDir }, styleText)
       print({ json: { peerId, addresses, socket, dataDir }, text: () => `${text}\n\nNext, in another terminal: ${next}` }, { json: json === true })
