@@ -7,7 +7,7 @@ import { harmless } from './cli/format.ts'
 import type { Action, Answer } from './cli/outcome.ts'
 import { createProgram, usageError, type CommonOptions, type DaemonOptions } from './cli/program.ts'
 import { ownName, version } from './cli/self.ts'
-import { findSocket } from './cli/socket.ts'
+import { findSocket, howToStart } from './cli/socket.ts'
 import { fields } from './cli/table.ts'
 import { type Config, loadConfig } from './config.ts'
 import type { Progress } from './control/api.ts'
@@ -35,7 +35,7 @@ async function run(action: Action, { json = false, socket, watch = false }: Comm
     do {
       const outcome = await action({
         json,
-        client: () => new ControlClient({ socket: findSocket(socket, env) }),
+        client: () => clientOf(findSocket(socket, env)),
         onProgress: progress => { bar.draw(progress) },
         stdin,
         stdoutIsTerminal: stdout.isTTY,
@@ -49,6 +49,10 @@ async function run(action: Action, { json = false, socket, watch = false }: Comm
   } finally {
     bar.clear()
   }
+}
+
+function clientOf(socket: string): ControlClient {
+  return new ControlClient({ socket, howToStart: howToStart(socket) })
 }
 
 async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
