@@ -8,7 +8,7 @@ const BLOCK = 1024 * 1024
 export function plantDisk(path: string, size: number): void {
   const bytes = Buffer.allocUnsafeSlow(BLOCK)
   const file = openSync(path, 'wx')
-  for (let written = 0; written < size; written += BLOCK) writeSync(file, randomFillSync(bytes))
+  for (let written = 0; written < size; written += BLOCK) writeSync(file, randomFillSync(bytes), 0, Math.min(BLOCK, size - written))
   closeSync(file)
 }
 

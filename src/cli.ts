@@ -7,12 +7,13 @@ import { harmless } from './cli/format.ts'
 import type { Action, Answer } from './cli/outcome.ts'
 import { createProgram, usageError, type CommonOptions, type DaemonOptions } from './cli/program.ts'
 import { ownName, version } from './cli/self.ts'
-import { findSocket } from './cli/socket.ts'
+import { findSocket, howToStart } from './cli/socket.ts'
 import { fields } from './cli/table.ts'
 import { type Config, loadConfig } from './config.ts'
 import type { Progress } from './control/api.ts'
 import { ControlClient } from './control/client.ts'
 import { ERROR_CODES, isNarvikError, messageOf, NarvikError, systemCode } from './errors.ts'
+import { isJournal } from './log.ts'
 
 /** The command line, and the only file that prints. */
 
@@ -34,7 +35,7 @@ async function run(action: Action, { json = false, socket, watch = false }: Comm
     do {
       const outcome = await action({
         json,
-        client: () => new ControlClient({ socket: findSocket(socket, env) }),
+        client: () => clientOf(findSocket(socket, env)),
         onProgress: progress => { bar.draw(progress) },
         stdin,
         stdoutIsTerminal: stdout.isTTY,
@@ -50,6 +51,10 @@ async function run(action: Action, { json = false, socket, watch = false }: Comm
   }
 }
 
+function clientOf(socket: string): ControlClient {
+  return new ControlClient({ socket, howToStart: howToStart(socket) })
+}
+
 async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
   const load = (): Config => loadConfig({ ...(file === undefined ? {} : { file }), flags, env })
   const config = load()
@@ -57,6 +62,8 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
   const exitCode = await runDaemon(config, {
     load,
     onReady: ({ peerId, addresses, socket, dataDir }) => {
+      // A journal has the line that says so, in the form of all others, and nobody types there.
+      if (json !== true && isJournal(env, stdout.fd)) return
       const next = `${ownName(env, process.cwd())} import PATH${findSocket(undefined, env) === socket ? '' : ` --socket ${socket}`}`
       const text = fields({ 'peer id': peerId, 'addresses': addresses.join(' '), 'socket': socket, 'data': dataDir }, styleText)
       print({ json: { peerId, addresses, socket, dataDir }, text: () => `${text}\n\nNext, in another terminal: ${next}` }, { json: json === true })

@@ -112,7 +112,7 @@ export async function runDaemon(config: Config, { onReady, load }: DaemonHooks):
   stack.defer(hangups.each(() => { void reload.run() }))
 
   stack.defer(await tellReady(context))
-  logger.info('ready', { peerId: node.peerId, socket: config.socket })
+  logger.info('ready', { version, peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
   onReady({ peerId: node.peerId, addresses: node.addresses, socket: config.socket, dataDir: config.dataDir })
 
   await tellOfEnd(await ended, logger)

@@ -25,7 +25,7 @@ export interface LoggerInit {
 
 /** A logger that writes to standard error: standard output belongs to what a command answers. */
 export function createLogger({ level, format }: LoggerInit): Logger {
-  const journal = isJournal(process.env)
+  const journal = isJournal(process.env, 2)
   const output = pino.destination({ dest: 2, sync: true })
   const write = (line: string): void => {
     const text = format === 'json' ? line : asText(line, { withTime: !journal })
@@ -81,11 +81,11 @@ function wrap(logger: pino.Logger): Logger {
   }
 }
 
-/** Whether standard error goes to the journal, which reads a priority before each line. */
-function isJournal({ JOURNAL_STREAM: stream }: NodeJS.ProcessEnv): boolean {
+/** Whether an output, by its number, goes to the journal; which reads a priority before each line. */
+export function isJournal({ JOURNAL_STREAM: stream }: NodeJS.ProcessEnv, output: number): boolean {
   if (stream === undefined) return false
   try {
-    const { dev, ino } = fstatSync(2)
+    const { dev, ino } = fstatSync(output)
     return stream === `${dev}:${ino}`
   } catch {
     return false

@@ -1,5 +1,5 @@
 import { changedKeys, type Config } from './config.ts'
-import { messageOf, NarvikError } from './errors.ts'
+import { isNarvikError, messageOf, NarvikError } from './errors.ts'
 import { readFleetKey } from './fleet-key.ts'
 import type { Logger } from './log.ts'
 import { notifySystemd } from './notify.ts'
@@ -7,7 +7,7 @@ import { type FleetKeyring, type FleetKeys, fleetKeys, NO_FLEET } from './p2p/fl
 import type { P2pNode } from './p2p/node.ts'
 
 /** What is put into force while the daemon runs; every other key of the configuration needs a restart. */
-const HOT_KEYS: ReadonlySet<string> = new Set([
+export const HOT_KEYS: ReadonlySet<string> = new Set([
   'fleet_key_file', 'accept_fleet_key_files', 'peers.allow', 'peers.deny', 'sharing.announce',
   'trust.keys', 'trust.signatures_by_hash', 'trust.signatures_by_store_path', 'trust.signatures_by_name',
   'scrub.bytes_per_second', 'scrub.interval_days', 'space.quota', 'space.min_free', 'space.min_copies',
@@ -50,7 +50,7 @@ export class Reload {
       try {
         await this.#apply(this.#load())
       } catch (error) {
-        this.#components.logger.error('the configuration was not reloaded, the one before stays in force', { reason: messageOf(error) })
+        this.#components.logger.error('the configuration was not reloaded, the one before stays in force', { reason: messageOf(error), ...isNarvikError(error) && error.hint !== undefined && { hint: error.hint } })
       }
       await this.#notify('ready')
     })

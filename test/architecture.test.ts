@@ -34,7 +34,7 @@ const RULES = {
   },
   'nix formats': { files: ['nix/'], own: ['errors', 'limits', 'image'], outside: ['node:crypto'] },
   'nix command': {
-    files: ['nix/command.ts', 'nix/daemon-socket.ts', 'nix/execute.ts', 'nix/gc-root.ts', 'nix/nix-error.ts', 'nix/roots.ts', 'nix/slots.ts', 'nix/store-location.ts', 'nix/store-stamp.ts', 'nix/store-writer.ts', 'nix/version.ts'],
+    files: ['nix/command.ts', 'nix/daemon-socket.ts', 'nix/execute.ts', 'nix/gc-root.ts', 'nix/nix-error.ts', 'nix/program-stamp.ts', 'nix/roots.ts', 'nix/slots.ts', 'nix/store-location.ts', 'nix/store-stamp.ts', 'nix/store-writer.ts', 'nix/version.ts'],
     own: ['errors', 'limits', 'log', 'image', 'nix formats'],
     outside: ['node:*', 'execa'],
   },

@@ -4,6 +4,7 @@ import { removeTree } from '../../src/nar/remove.ts'
 import type { Host } from '../host.ts'
 import { plantDisk } from '../plant.ts'
 import type { Result } from '../result.ts'
+import { booksOf } from '../soak/books.ts'
 import { Fleet } from './fleet.ts'
 import { type Link, Star } from './network.ts'
 import { mebibytes, type Settings } from './settings.ts'
@@ -49,7 +50,7 @@ export async function benchRates(settings: Settings, dir: string): Promise<Resul
     table: { columns: ['limit', 'in', 'KiB/s', 'measured, KiB/s', 'measured / limit'], rows },
     ratios: [{ against: `the ${TOLERANCE * 100} % within which a limit holds, the deviation that is furthest off`, ratio: worst / TOLERANCE, budget: 1 }],
     notes: [
-      `bytes as the shapers of the links count them, without the headers of packets, with all that TLS, yamux and the DHT add; every ${SAMPLE_MS} ms, from ${FROM * 100} to ${TO * 100} % of the transfer`,
+      `bytes as the shapers of the links count them, without the headers of packets, with all that TLS, yamux and the DHT add; every ${SAMPLE_MS} ms, from ${FROM * 100} to ${TO * 100} % of the transfer, and the line through all of these`,
       `at most as much as the burst comes on top, once: a quarter of a second of the rate or 256 KiB when sending, a window of 1 MiB for each stream when receiving; ${MBIT} Mbit/s per link each way`,
     ],
   }
@@ -79,16 +80,25 @@ async function measure({ kind, direction, perPeer }: Case, settings: Settings, p
     // In turns, so that a host that fetches from both has something to do with both.
     const turns = Array.from({ length: Math.max(...work.map(({ refs }) => refs.length)) }, (_, turn) => work.flatMap(({ fetcher, refs }) => refs.slice(turn, turn + 1).map(ref => ({ fetcher, ref })))).flat()
     await Promise.all(turns.map(({ fetcher, ref }) => fetcher.client.fetch({ ref })))
+    await requireKind(limited, { kind, direction })
     return await Promise.all(meters.map(meter => meter.rate()))
   } finally {
     await removeTree(dir)
   }
 }
 
+/** Has the host's own books say what it was that crossed the wire: a size on the wrong side of a threshold would measure the other kind. */
+async function requireKind(host: Host, { kind, direction }: Pick<Case, 'kind' | 'direction'>): Promise<void> {
+  const books = booksOf(await host.client.metrics())
+  const moved = (key: Kind): number => books.get(key)?.[direction === 'upload' ? 'sent' : 'received'] ?? 0
+  const [meant, other] = kind === 'nar' ? [moved('nar'), moved('chunks')] : [moved('chunks'), moved('nar')]
+  if (meant === 0 || other > 0) throw new Error(`Cannot measure ${kind}: found ${meant} bytes of it and ${other} of the other kind, needed all in ${kind}`)
+}
+
 /** Imports as many MiB as are to be fetched from a host, and answers with what they are called. */
 async function plant(holder: Host, { kind, dir, settings }: { readonly kind: Kind, readonly dir: string, readonly settings: Settings }): Promise<string[]> {
   await mkdir(dir)
-  const size = mebibytes(12, settings)
+  const size = mebibytes(24, settings)
   const sizes = kind === 'chunks' ? [size] : Array.from({ length: size / MIB * 2 }, () => MIB / 2)
   const refs: string[] = []
   for (const [number, bytes] of sizes.entries()) {
@@ -121,8 +131,7 @@ class Meter {
     if (first === undefined || last === undefined) return NaN
     const total = last.bytes - first.bytes
     const within = this.#samples.filter(({ bytes }) => bytes >= first.bytes + total * FROM && bytes <= first.bytes + total * TO)
-    const [start, end] = [within[0], within.at(-1)]
-    return start === undefined || end === undefined ? NaN : (end.bytes - start.bytes) * 1000 / (end.at - start.at)
+    return slopeOf(within.map(({ at, bytes }) => [at / 1000, bytes]))
   }
 
   async #note(): Promise<void> {
@@ -132,6 +141,14 @@ class Meter {
       await new Promise(resolve => setTimeout(resolve, SAMPLE_MS))
     }
   }
+}
+
+/** Of the line through all points with the least squares: what happens to come at the first or the last of them weighs no more than the rest. */
+function slopeOf(points: readonly (readonly [number, number])[]): number {
+  const mean = (index: 0 | 1): number => points.reduce((sum, point) => sum + point[index], 0) / points.length
+  const [x, y] = [mean(0), mean(1)]
+  const [above, below] = points.reduce(([a, b], point) => [a + (point[0] - x) * (point[1] - y), b + (point[0] - x) ** 2], [0, 0])
+  return above / below
 }
 
 function kib(bytes: number): string {

@@ -25,9 +25,12 @@ export interface WorkOptions extends CallOptions {
  */
 export class ControlClient {
   readonly #socket: string
+  readonly #howToStart: string
 
-  constructor({ socket }: { readonly socket: string }) {
+  /** `howToStart` is what to do where no daemon answers. */
+  constructor({ socket, howToStart = 'Start one with: narvik daemon; or name its socket with --socket' }: { readonly socket: string, readonly howToStart?: string | undefined }) {
     this.#socket = socket
+    this.#howToStart = howToStart
   }
 
   status(options?: CallOptions): Promise<StatusJson> {
@@ -185,7 +188,7 @@ export class ControlClient {
   #unreachable(error: Error): Error {
     if (error.name === 'AbortError') return error
     if (systemCode(error) === 'ECONNRESET') return connectionLost(error)
-    return new NarvikError('unreachable', `Cannot reach the daemon on ${this.#socket}: found ${REASONS[systemCode(error) ?? ''] ?? messageOf(error)}, needed a daemon that answers`, { hint: 'Start one with: narvik daemon; or name its socket with --socket', cause: error })
+    return new NarvikError('unreachable', `Cannot reach the daemon on ${this.#socket}: found ${REASONS[systemCode(error) ?? ''] ?? messageOf(error)}, needed a daemon that answers`, { hint: this.#howToStart, cause: error })
   }
 }
 

@@ -1,7 +1,8 @@
 import { readdir } from 'node:fs/promises'
 import { monitorEventLoopDelay } from 'node:perf_hooks'
 import type { HostEvent } from '../control/api.ts'
-import { STATES } from '../image/states.ts'
+import { reasonCode, STAGE_REASONS } from '../image/reasons.ts'
+import { EVENTS, STATES } from '../image/states.ts'
 import type { ProtocolTotals } from '../p2p/books.ts'
 import type { TaskContext } from '../tasks/context.ts'
 import type { Events } from '../tasks/events.ts'
@@ -15,6 +16,8 @@ type Observed = Pick<TaskContext, 'catalog' | 'content' | 'jobs'> & {
 /** Milliseconds between two looks at the event loop. */
 const LOOP_RESOLUTION_MS = 20
 const NANOSECONDS = 1e9
+/** Why a verdict can be a failure. */
+const FAILURES = [...Object.values(STAGE_REASONS), reasonCode({ event: 'fail', evidence: null }) ?? 'none']
 
 /**
  * What is counted on this host. No label holds a peer, an image or a name: the number of lines is bounded by the code,
@@ -24,11 +27,11 @@ export class Metrics {
   readonly #observed: Observed
   readonly #version: string
   readonly #loop = monitorEventLoopDelay({ resolution: LOOP_RESOLUTION_MS })
-  readonly #transitions = new Counter()
-  readonly #outcomes = new Counter()
+  readonly #transitions = new Counter(['create', ...EVENTS, 'remove'].map(event => ({ event })))
+  readonly #outcomes = new Counter([{ verdict: 'pass', reason: 'none' }, ...FAILURES.map(reason => ({ verdict: 'fail', reason }))])
   readonly #work = new Counter()
-  readonly #peers = new Counter()
-  readonly #lines = new Counter()
+  readonly #peers = new Counter(['connected', 'disconnected', 'banned'].map(event => ({ event })))
+  readonly #lines = new Counter(['warn', 'error'].map(level => ({ level })))
   readonly #unfollow: () => void
 
   constructor(observed: Observed, { version }: { readonly version: string }) {

@@ -13,9 +13,16 @@ export interface Metric {
   readonly collect: () => readonly Sample[] | Promise<readonly Sample[]>
 }
 
-/** A number that only grows, under labels whose values are few. */
+/**
+ * A number that only grows, under labels whose values are few. What is known to come is there as 0 from the start: Prometheus sees no increase
+ * in what appears as 1, so that an alert would miss the first of all.
+ */
 export class Counter {
   readonly #values = new Map<string, { readonly labels: Readonly<Record<string, string>>, value: number }>()
+
+  constructor(known: readonly Readonly<Record<string, string>>[] = []) {
+    for (const labels of known) this.add(labels, 0)
+  }
 
   add(labels: Readonly<Record<string, string>>, amount = 1): void {
     const key = JSON.stringify(labels)

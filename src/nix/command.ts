@@ -7,6 +7,7 @@ import { execute, openPipes, type Abortable, type Answer, type RunOptions, type 
 import { isRegisteredRoot } from './gc-root.ts'
 import { NixError } from './nix-error.ts'
 import { parsePathInfo } from './path-info.ts'
+import { programStamp } from './program-stamp.ts'
 import { quote } from './quote.ts'
 import { Slots } from './slots.ts'
 import { daemonSocket, locateStore, mayWrite, storeExists, type StoreLocation } from './store-location.ts'
@@ -72,6 +73,8 @@ export class NixCommand {
   readonly #queries = new Slots(MAX_NIX_PROCESSES)
   readonly #additions = new Slots(MAX_NIX_ADDITIONS)
   #version: NixVersion | undefined
+  /** Of the program that `probe` has asked for the version. */
+  #stamp: string | null = null
 
   constructor({ logger }: { logger: Logger }, init: NixCommandInit = {}) {
     this.#logger = logger
@@ -92,11 +95,13 @@ export class NixCommand {
     return stateDir === null ? null : databaseIn(stateDir)
   }
 
-  /** Whether there is a Nix that Narvik can use, and which; asks anew each time. */
+  /** Whether there is a Nix that Narvik can use, and which; one that could be used is asked again when another program has taken its place. */
   async probe(options: Abortable = {}): Promise<NixProbe> {
-    this.#version = undefined
+    const stamp = programStamp(this.#program, this.#env)
+    if (stamp === null || stamp !== this.#stamp) this.#version = undefined
     try {
       const { version, flavour } = await this.#knownVersion(options)
+      this.#stamp = stamp
       return { available: true, version, flavour }
     } catch (error) {
       if (error instanceof NixError) return { available: false, reason: error.message }

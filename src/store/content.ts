@@ -47,7 +47,7 @@ export class Content {
 
   /**
    * Makes the data directory where there is none, and takes it for this process.
-   * @throws NarvikError `in-use` where another daemon has it, `refused` where others may write it.
+   * @throws NarvikError `in-use` where another daemon has it, `refused` where others may write it, or it is another user's.
    */
   static async open(dataDir: string): Promise<Content> {
     const root = await prepareRoot(dataDir)

@@ -19,7 +19,8 @@ export async function prepareRoot(path: string): Promise<string> {
   const root = resolve(path)
   try {
     await mkdir(root, { recursive: true, mode: 0o700 })
-    const { mode } = await lstat(join(root, '.'))
+    const { mode, uid } = await lstat(join(root, '.'))
+    checkOwner(root, uid)
     if ((mode & 0o022) !== 0) {
       throw new NarvikError('refused', `Cannot open the data directory ${root}: found that others may write it (mode ${(mode & 0o7777).toString(8)}), needed it writable for its owner only`, { hint: `chmod go-w ${root}` })
     }
@@ -27,6 +28,14 @@ export async function prepareRoot(path: string): Promise<string> {
   } catch (error) {
     throw fromSystemError(error, `open the data directory ${root}`)
   }
+}
+
+/** What root leaves in another user's directory that user could neither remove nor, in quarantine, read. */
+function checkOwner(root: string, uid: number): void {
+  const user = process.getuid?.()
+  if (uid === user || uid === 0) return
+  const hint = user === 0 ? 'Start the service that it belongs to: systemctl start narvikd; or give this daemon its own directory with --data-dir' : `After a move from another host, as root: chown -R ${user ?? ''} ${root}`
+  throw new NarvikError('refused', `Cannot open the data directory ${root}: found that it belongs to another user (uid ${uid}), needed it to belong to the one who runs the daemon`, { hint })
 }
 
 /** Makes what is absent inside the data directory. To be called by the process that holds its lock. */

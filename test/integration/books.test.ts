@@ -1,8 +1,10 @@
 import { expect, test, vi } from 'vitest'
+import { isNarvikError } from '../../src/errors.ts'
 import { type ChunkSession, openSession } from '../../src/p2p/chunks/client.ts'
 import { fetchClosurePaths, fetchNars } from '../../src/p2p/closure/client.ts'
 import { fetchMetadata } from '../../src/p2p/meta/client.ts'
 import { fetchNar } from '../../src/p2p/nar/client.ts'
+import { NAR_PROTOCOL } from '../../src/p2p/nar/messages.ts'
 import type { P2pNode } from '../../src/p2p/node.ts'
 import type { ClosurePath } from '../../src/p2p/protocol.ts'
 import { someStorePath } from '../helpers/images.ts'
@@ -67,6 +69,52 @@ test('over six hosts, what all sent is what all received, and what broke off is 
   expect(sentBroken).toBeGreaterThanOrEqual(receivedBroken)
   // By peer they are the same sums.
   expect(nodes.flatMap(a => nodes.map(b => a.trafficOf(b.peerId).sent)).reduce((sum, bytes) => sum + bytes, 0)).toBe(Object.values(sums(nodes)).reduce((sum, totals) => sum + totals.sent, 0))
+})
+
+/** Takes a range from a peer until it breaks off. */
+async function takeAsMuch(node: P2pNode, peerId: string, length: number, onBytes: (bytes: number) => void): Promise<void> {
+  try {
+    const answer = await fetchNar(node, peerId, HASH, 0, length)
+    if (answer.status !== 'ok') return
+    for await (const part of answer.body) onBytes(part.byteLength)
+  } catch (error) {
+    if (!isNarvikError(error, 'peer-failed')) throw error
+  }
+}
+
+test('over six hosts whose connections are cut in the middle of it all, what all sent is what all received and what was lost', async () => {
+  const ends: number[] = []
+  const nodes = await startFleet(6, {}, { onServed: ({ protocol, sent }) => { if (protocol === NAR_PROTOCOL) ends.push(sent) } })
+  const pairs = nodes.flatMap(a => nodes.filter(b => b !== a).map(b => [a, b] as const))
+  let taken = 0
+  for (const cut of nodes) {
+    const before = taken
+    let isCut = false
+    await Promise.all(pairs.map(([a, b], index) => takeAsMuch(a, b.peerId, 20_000 + 9_973 * index, bytes => {
+      taken += bytes
+      if (isCut || taken - before < 1_000_000) return
+      isCut = true
+      cut.reconnect()
+    })))
+    await untilQuiet(nodes)
+  }
+  const served = ends.reduce((sum, bytes) => sum + bytes, 0)
+  const totals = sums(nodes)[NAR_PROTOCOL]
+  // Each end has counted every byte that it had, once, however its exchanges have ended.
+  expect(totals).toMatchObject({ received: taken, sent: served })
+  const { disagreement, lost, broken } = standing(nodes, NAR_PROTOCOL)
+  expect(lost).toBe(served - taken)
+  expect(lost).toBeGreaterThan(0)
+  // Only the sender can take for ended what was cut: with its last byte on the way.
+  expect(disagreement).toBeGreaterThanOrEqual(0)
+  expect(lost).toBe(broken[0] - broken[1] + disagreement)
+
+  // What comes in order afterwards loses nothing more.
+  let more = 0
+  await Promise.all(pairs.map(([a, b]) => takeAsMuch(a, b.peerId, 10_000, bytes => { more += bytes })))
+  await untilQuiet(nodes)
+  expect(more).toBeGreaterThan(0)
+  expect(standing(nodes, NAR_PROTOCOL)).toMatchObject({ disagreement, lost, received: taken + more })
 })
 
 const image = madeUpChunks(60)

@@ -45,8 +45,10 @@ describe.skipIf(!canBoot() && process.env.CI === undefined)('the service on a ba
 
   test('has settings that systemd thinks little of attacking, and a journal with levels and fields', async () => {
     await machine.get('systemd-analyze', 'security', '--offline=true', '--threshold=20', '/lib/systemd/system/narvikd.service')
-    const lines = (await machine.get('journalctl', '-u', 'narvikd', '-o', 'cat')).split('\n').filter(line => line.startsWith('{')).map(line => JSON.parse(line) as Record<string, string>)
-    expect(lines.find(({ msg }) => msg === 'ready')).toMatchObject({ level: 'info', socket: '/run/narvik/narvik.sock', peerId: (await machine.client().status()).peerId })
+    // Every line of the service's own is a document, as those expect who pipe them into jq.
+    const lines = (await machine.get('journalctl', '_SYSTEMD_UNIT=narvikd.service', '-o', 'cat')).split('\n').map(line => JSON.parse(line) as Record<string, string>)
+    const { peerId, addresses } = await machine.client().status()
+    expect(lines.find(({ msg }) => msg === 'ready')).toMatchObject({ level: 'info', version: '0.1.0', peerId, addresses, socket: '/run/narvik/narvik.sock', dataDir: '/var/lib/narvik' })
   })
 
   test('is not said to be started before it listens, and is at once when it is', async () => {

@@ -6,7 +6,7 @@ import { plural } from '../format.ts'
 import type { Action } from '../outcome.ts'
 import { table, type Cell, type Paint } from '../table.ts'
 import { found, type Finding, type Host } from './finding.ts'
-import { checkDht, checkFleetKey, checkNix, checkPorts } from './network.ts'
+import { checkDht, checkFleetKey, checkKeyOwners, checkNix, checkPorts } from './network.ts'
 import { checkClock, checkDisk, checkPermissions } from './place.ts'
 
 /** Looks at everything that a daemon needs of this host; without a daemon as far as that can be seen. */
@@ -15,8 +15,8 @@ export function doctor(env: NodeJS.ProcessEnv): Action {
     const { config, findings } = lookAtConfig(env)
     const daemon = await lookAtDaemon(client)
     const host: Host = { config, status: daemon.status, env }
-    const [key, ports, clock, disk, permissions, nix] = await Promise.all([checkFleetKey(host), checkPorts(host), checkClock(), checkDisk(host), checkPermissions(host), checkNix(host)])
-    const all = [...findings, daemon.finding, key, ...ports, checkDht(host), clock, disk, ...permissions, nix]
+    const [key, owners, ports, clock, disk, permissions, nix] = await Promise.all([checkFleetKey(host), checkKeyOwners(host), checkPorts(host), checkClock(), checkDisk(host), checkPermissions(host), checkNix(host)])
+    const all = [...findings, daemon.finding, key, ...owners, ...ports, checkDht(host), clock, disk, ...permissions, nix]
     const failed = all.filter(({ verdict }) => verdict === 'fail').length
     const failure = new NarvikError('unhealthy', `Cannot vouch for this host: found ${plural(failed, 'check')} that failed, needed none`, { hint: 'Each failed check says what to do' })
     return { json: { healthy: failed === 0, findings: all }, text: paint => view(all, paint), ...(failed === 0 ? {} : { failure }) }

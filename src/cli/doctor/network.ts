@@ -1,4 +1,4 @@
-import { access, constants } from 'node:fs/promises'
+import { access, constants, stat } from 'node:fs/promises'
 import { connect, createServer } from 'node:net'
 import { delimiter, join } from 'node:path'
 import { isNarvikError, messageOf, systemCode } from '../../errors.ts'
@@ -23,6 +23,32 @@ export async function checkFleetKey({ config: { fleetKeyFile, allowOpen, listen 
     // Another user than the daemon's may not read it, and should not.
     if (status?.fleet === true && systemCode(isNarvikError(error) ? error.cause : error) === 'EACCES') return found('fleet key', 'ok', `the daemon has it; ${env.USER ?? 'this user'} may not read it`)
     return found('fleet key', 'fail', messageOf(error), isNarvikError(error) ? error.hint ?? null : null)
+  }
+}
+
+/** Where systemd puts what it gives to one service alone, whoever it belongs to. */
+const CREDENTIALS = '/run/credentials/'
+
+/** Keys are for their owner only, and mostly it is root who makes them: the daemon must be the one whom they belong to. */
+export async function checkKeyOwners({ config, status }: Host): Promise<Finding[]> {
+  const dataDir = status?.dataDir ?? config.dataDir
+  const daemon = await ownerOf(dataDir)
+  const files = [config.fleetKeyFile, ...config.acceptFleetKeyFiles].filter(file => file !== null).filter(file => !file.startsWith(CREDENTIALS))
+  const findings = await Promise.all(files.map(async file => {
+    const owner = await ownerOf(file)
+    if (owner === undefined && config.acceptFleetKeyFiles.includes(file)) return found('fleet key', 'fail', `${file}, which accept_fleet_key_files names, is not there`, 'Copy it from a host of the fleet, or take it out of accept_fleet_key_files')
+    // Root reads everything, and of what isn't there yet nothing can be said.
+    if (owner === undefined || daemon === undefined || daemon === 0 || owner === daemon) return undefined
+    return found('fleet key', 'fail', `${file} belongs to another user than ${dataDir}: the daemon can not read it`, `chown --reference=${dataDir} ${file}`)
+  }))
+  return findings.filter(finding => finding !== undefined)
+}
+
+async function ownerOf(path: string): Promise<number | undefined> {
+  try {
+    return (await stat(path)).uid
+  } catch {
+    return undefined
   }
 }
 

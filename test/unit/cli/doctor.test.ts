@@ -1,4 +1,4 @@
-import { chmod, mkdir, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, writeFile } from 'node:fs/promises'
 import { createServer } from 'node:net'
 import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -59,6 +59,27 @@ describe('doctor', () => {
     await chmod(key, 0o644)
     expect((await examine({ NARVIK_FLEET_KEY_FILE: key })).verdicts['fleet key']).toEqual(['fail'])
     expect((await examine({ NARVIK_LISTEN: '/ip4/0.0.0.0/tcp/0' })).verdicts['fleet key']).toEqual(['fail'])
+  })
+
+  test('sees a key that the daemon will accept and that is not there', async () => {
+    const key = join(await temporaryDirectory(), 'fleet.key')
+    await createFleetKey(key)
+    const { findings } = await examine({ NARVIK_FLEET_KEY_FILE: key, NARVIK_ACCEPT_FLEET_KEY_FILES: `${key}.next` })
+    expect(findings).toContainEqual(expect.objectContaining({ check: 'fleet key', verdict: 'fail', detail: `${key}.next, which accept_fleet_key_files names, is not there` }))
+  })
+
+  // Only root gives files away.
+  test.skipIf(process.getuid?.() !== 0)('sees a key that root has made, and that the daemon can not read', async () => {
+    const dataDir = await temporaryDirectory()
+    const key = join(await temporaryDirectory(), 'fleet.key')
+    await createFleetKey(key)
+    const env = { NARVIK_DATA_DIR: dataDir, NARVIK_FLEET_KEY_FILE: key }
+    expect((await examine(env)).verdicts['fleet key']).toEqual(['ok'])
+    await chown(dataDir, 12345, 12345)
+    const { findings } = await examine(env)
+    expect(findings).toContainEqual({ check: 'fleet key', verdict: 'fail', detail: `${key} belongs to another user than ${dataDir}: the daemon can not read it`, hint: `chown --reference=${dataDir} ${key}` })
+    await chown(key, 12345, 12345)
+    expect((await examine(env)).verdicts['fleet key']).toEqual(['ok'])
   })
 
   test('sees a quarantine and a host key that are open to others', async () => {

@@ -9,6 +9,7 @@ import { PAGE_URL } from '../../../src/control/page.ts'
 import { EVENTS_URL, METRICS_URL, ROUTES } from '../../../src/control/routes.ts'
 import { ERROR_CODES } from '../../../src/errors.ts'
 import { STATES } from '../../../src/image/states.ts'
+import { HOT_KEYS } from '../../../src/reload.ts'
 import { startControl } from '../../helpers/control.ts'
 
 /** The text under each heading of a level, by heading. */
@@ -144,6 +145,11 @@ describe('docs/CLI.md', () => {
   test.each(commands.map(({ name, command }) => [name, command] as const))('%s has the options of the code', (name, command) => {
     const section = [...sections].find(([heading]) => heading === name || heading.startsWith(`${name} `))?.[1]
     expect([...firstColumn(section), ...common].toSorted()).toEqual([...command.options.map(({ flags }) => flags), '--help'].toSorted())
+  })
+
+  test('has every key of the configuration that a reload puts into force', () => {
+    const written = /In force at once(.*?);/s.exec(sections.get('daemon') ?? '')?.[1] ?? ''
+    expect([...written.matchAll(/`([^`]+)`/g)].map(([, key]) => key).toSorted()).toEqual([...HOT_KEYS].toSorted())
   })
 
   test('has every exit code, with the errors that lead to it', () => {

@@ -197,6 +197,37 @@ describe('questions', () => {
     expect((await failure(command.pathInfo([path()]))).message).toContain('2.3.16')
   })
 
+  test('that was used and is gone can be used no more', async () => {
+    const bin = join(store.root, 'bin')
+    mkdirSync(bin)
+    symlinkSync(join(FIXTURES, 'nix-that-counts/nix'), join(bin, 'nix'))
+    const command = nix(undefined, { binDir: bin })
+    expect((await command.pathInfo([path()])).get(path())).toBeNull()
+    store.run('rm', join(bin, 'nix'))
+    expect(await command.probe()).toMatchObject({ available: false })
+  })
+
+  test('is asked for its version once, until another program takes its place', async () => {
+    const bin = join(store.root, 'bin')
+    mkdirSync(bin)
+    const use = (version: string): void => {
+      const program = join(bin, `nix-${version}`)
+      writeFileSync(program, `#!/bin/sh\necho asked >> "$COUNT_FILE"\necho 'nix (Nix) ${version}'\n`, { mode: 0o755 })
+      store.run('ln', '-sfn', program, join(bin, 'nix'))
+    }
+    use('2.8.0')
+    const command = nix(undefined, { binDir: bin })
+    for (let time = 0; time < 3; time++) expect(await command.probe()).toMatchObject({ version: '2.8.0' })
+    expect(lines()).toEqual(['asked'])
+    use('2.31.2')
+    for (let time = 0; time < 3; time++) expect(await command.probe()).toMatchObject({ version: '2.31.2' })
+    expect(lines()).toHaveLength(2)
+    store.run('rm', join(bin, 'nix'))
+    expect(await command.probe()).toMatchObject({ available: false, reason: expect.stringContaining('found no program') as string })
+    use('2.31.2')
+    expect(await command.probe()).toMatchObject({ version: '2.31.2' })
+  })
+
   test.each(['/tmp', 'image', '/nix/store/../../etc/passwd', '--help', ''])('%j is not asked about', async text => {
     await expect(nix('nix-that-counts').pathInfo([text])).rejects.toMatchObject({ code: 'invalid-argument' })
   })

@@ -1,5 +1,5 @@
 import { execFile } from 'node:child_process'
-import { chmod, lstat, mkdir, readdir, readFile, readlink, rename, symlink, writeFile } from 'node:fs/promises'
+import { chmod, chown, lstat, mkdir, readdir, readFile, readlink, rename, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import { describe, expect, onTestFinished, test } from 'vitest'
@@ -43,6 +43,14 @@ describe('the data directory', () => {
     await openContent(directory)
     expect(await modeOf(directory)).toBe(0o755)
     expect(await modeOf(join(directory, 'quarantine'))).toBe(0o700)
+  })
+
+  // Only root gets into other users' directories, and only root gives its own away.
+  test.skipIf(process.getuid?.() !== 0)('of another user is refused, also to root', async () => {
+    const directory = await temporaryDirectory()
+    await chown(directory, 12345, 12345)
+    await expect(Content.open(directory)).rejects.toMatchObject({ code: 'refused', message: expect.stringContaining('belongs to another user (uid 12345)') as string })
+    expect(await readdir(directory)).toEqual([])
   })
 
   test('that others may write is refused', async () => {

@@ -47,6 +47,13 @@ function isTaken(database: SqliteDatabase.Database, sql: string, ...values: unkn
 }
 
 describe('the rules in SQL', () => {
+  test('hold for what an older SQLite checks, such as a distribution\'s own over a copy of the catalog', async () => {
+    const database = await rawCatalog(catalog => { catalog.create({ narHash: someHash(1), source: 'fetch', place: 'content' }) })
+    database.function('json_valid', { deterministic: true }, value => value === null ? 0 : 1)
+    expect(database.prepare('SELECT json_valid(NULL), (SELECT count(*) FROM journal WHERE evidence IS NULL)').raw().get()).toEqual([0, 1])
+    expect(database.pragma('integrity_check')).toEqual([{ integrity_check: 'ok' }])
+  })
+
   test('take the steps of the transition table into the journal, and no other', async () => {
     const database = await rawCatalog()
     const insert = 'INSERT INTO journal (nar_hash, at, from_state, event, to_state, reason) VALUES (?, 0, ?, ?, ?, \'test\')'
