@@ -1,4 +1,5 @@
 import { createHash } from 'node:crypto'
+import { readFileSync, statSync } from 'node:fs'
 import { join } from 'node:path'
 import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
@@ -111,6 +112,19 @@ it('handles the deepest tree with the longest names, whose path no system call w
     await copyTree(join(directory, 'deep'), join(directory, 'copy'))
     await sealTree(join(directory, 'copy'))
     expect((await hashTree(join(directory, 'copy'))).narHash.toHex()).toBe(createHash('sha256').update(nar).digest('hex'))
+  })
+})
+
+it('leaves room for zeros unused when it is restored, however the NAR is cut', async () => {
+  await withTemporaryDirectory(async directory => {
+    const tree = regular(Buffer.concat([Buffer.from('here'), Buffer.alloc(8 << 20), Buffer.from('there')]))
+    const nar = narBytes(tree)
+    for (const size of [4096, 10_007, 65_536]) {
+      const file = join(directory, String(size))
+      await restoreNar(streamOf(nar, size), file)
+      expect(readFileSync(file).equals(Buffer.concat([Buffer.from('here'), Buffer.alloc(8 << 20), Buffer.from('there')]))).toBe(true)
+      expect(statSync(file).blocks * 512).toBeLessThanOrEqual(16 * 1024)
+    }
   })
 })
 
