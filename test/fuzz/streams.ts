@@ -17,12 +17,12 @@ import type { Target } from './engine.ts'
 /** A stream that has brought some bytes and its end, as far as decoders look at one. */
 export function readerOf(bytes: Uint8Array): StreamReader {
   let at = 0
-  const take = (max: number): Promise<Uint8Array | null> => {
+  const takeNow = (max: number): Uint8Array | undefined => {
     const part = bytes.subarray(at, at + Math.min(max, 7))
     at += part.length
-    return Promise.resolve(part.length === 0 ? null : part)
+    return part.length === 0 ? undefined : part
   }
-  const reader: unknown = { take }
+  const reader: unknown = { takeNow, take: (max: number) => Promise.resolve(takeNow(max) ?? null) }
   return reader as StreamReader
 }
 

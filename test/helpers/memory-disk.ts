@@ -168,7 +168,7 @@ function partsOf(path: string): string[] {
 function statOf(node: Node) {
   const isDirectory = node.kind === 'directory' || (node.kind === 'tree' && node.isDirectory)
   return {
-    dev: 1, size: 0, blocks: 0, mode: node.kind === 'symlink' ? 0o777 : node.mode,
+    dev: 1, uid: process.getuid?.(), size: 0, blocks: 0, mode: node.kind === 'symlink' ? 0o777 : node.mode,
     isDirectory: () => isDirectory, isFile: () => node.kind === 'file' || (node.kind === 'tree' && !node.isDirectory), isSymbolicLink: () => node.kind === 'symlink',
   }
 }
