@@ -17,8 +17,6 @@ export interface Field {
   /** Peers known to have a chunk. */
   readonly holders: (chunk: number) => number
   readonly random: () => number
-  /** Whether the first chunks go first: nobody else is known to lack any, for whom it would matter which ones this host has. */
-  readonly inOrder: () => boolean
 }
 
 /** What to ask a peer for: all of `runs`, or `choice` bytes of them that the peer chooses. */
@@ -36,7 +34,7 @@ interface Candidate {
 }
 
 /**
- * About `bytes` of the rarest chunks of `peer` among a sample that begins at a random one, or at the first, in runs; undefined where it has
+ * About `bytes` of the rarest chunks of `peer` among a sample that begins at a random one, in runs; undefined where it has
  * none that is open. Where they are chunks that no other peer has, the peer is given the choice among more of them.
  */
 export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tuning): Pick | undefined {
@@ -51,11 +49,10 @@ export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tunin
 }
 
 /** Runs of open chunks of the peer that are equally rare. */
-function sample({ chunks, open, holders, random, inOrder }: Field, peer: SwarmPeer, { sample: most, runBytes }: Tuning): Candidate[] {
+function sample({ chunks, open, holders, random }: Field, peer: SwarmPeer, { sample: most, runBytes }: Tuning): Candidate[] {
   const runs: Candidate[] = []
   let run: Candidate | undefined
   let seen = 0
-  const ordered = inOrder()
   const take = (chunk: number): void => {
     const [length, known] = [chunks.length(chunk), holders(chunk)]
     seen += 1
@@ -63,11 +60,11 @@ function sample({ chunks, open, holders, random, inOrder }: Field, peer: SwarmPe
       run.count += 1
       run.bytes += length
     } else {
-      run = { first: chunk, count: 1, bytes: length, holders: known, lot: ordered ? chunk : random() }
+      run = { first: chunk, count: 1, bytes: length, holders: known, lot: random() }
       runs.push(run)
     }
   }
-  const start = ordered ? 0 : Math.floor(random() * chunks.count)
+  const start = Math.floor(random() * chunks.count)
   for (let chunk = open.next(start, peer.have); chunk !== undefined && seen < most; chunk = open.next(chunk + 1, peer.have)) take(chunk)
   for (let chunk = open.next(0, peer.have); chunk !== undefined && chunk < start && seen < most; chunk = open.next(chunk + 1, peer.have)) take(chunk)
   return runs

@@ -55,12 +55,7 @@ export class Scheduler {
     for (const chunk of this.#missing.from(0)) this.#open.add(chunk)
     this.#holders = new Uint16Array(chunks.count)
     this.#claims = new Uint8Array(chunks.count)
-    this.#field = {
-      chunks, open: this.#open, random: seededRandom(seed),
-      holders: chunk => (this.#holders[chunk] ?? 0) + this.#wholes,
-      // What comes in order is hashed as it comes.
-      inOrder: () => this.#wholes === this.#peers.size,
-    }
+    this.#field = { chunks, open: this.#open, random: seededRandom(seed), holders: chunk => (this.#holders[chunk] ?? 0) + this.#wholes }
   }
 
   get isDone(): boolean {

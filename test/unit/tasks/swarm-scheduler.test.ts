@@ -39,23 +39,6 @@ describe('what a peer is asked for', () => {
     expect(asked).toBeLessThanOrEqual(16 * 1024 * KIB)
   })
 
-  it('is in order while nobody is known to lack any, and at random as soon as somebody is', () => {
-    const starts = Array.from({ length: 8 }, (_, seed) => {
-      const scheduler = new Scheduler(chunks, { seed: seed + 1 })
-      for (const peer of ['A', 'B']) {
-        scheduler.joined(peer)
-        scheduler.hasAll(peer)
-      }
-      const alone = wants(scheduler.decide(0)).flatMap(({ runs }) => [...chunksOf(runs)])
-      scheduler.joined('C')
-      scheduler.has('C', { first: 0, count: chunks.count - 1 })
-      const [among] = wants(scheduler.decide(0), 'C')
-      return { alone, among: firstOf(among) }
-    })
-    for (const { alone } of starts) expect(alone).toEqual([0, 1])
-    expect(new Set(starts.map(({ among }) => among)).size).toBeGreaterThan(4)
-  })
-
   it('is rare before it is common', () => {
     const scheduler = new Scheduler(chunks, { seed: 1 })
     for (const peer of ['A', 'B', 'C']) {
