@@ -203,6 +203,19 @@ export class Mesh {
   }
 }
 
+/** What libp2p has in plain sight, but not in its type. */
+interface Redialling {
+  readonly components: { readonly connectionManager: { readonly reconnectQueue: { maybeReconnect: (peerId: PeerId) => Promise<void> } } }
+}
+
+/**
+ * Has libp2p dial nobody that is lost: the mesh does, with a wait. libp2p dials those that the DHT has tagged at once, and a host that is let in and thrown
+ * out, as one that is banned is, would be back two hundred times a second.
+ */
+export function leaveRedialling(libp2p: Libp2p): void {
+  (libp2p as unknown as Redialling).components.connectionManager.reconnectQueue.maybeReconnect = () => Promise.resolve()
+}
+
 /** What a person can act on: a handshake fails where the fleet keys differ, and says so in the words of its cipher. */
 function reasonOf(error: unknown): string {
   const failedHandshake = error instanceof Error && /handshake|EncryptionFailed/i.test(`${error.name} ${error.message}`)

@@ -16,7 +16,7 @@ import { checkListen, NO_FLEET } from './fleet.ts'
 import { Gate, type PeerLists } from './gate.ts'
 import { newIdentity } from './identity.ts'
 import { Liveness } from './liveness.ts'
-import { Mesh, parseBootstrap } from './mesh.ts'
+import { leaveRedialling, Mesh, parseBootstrap } from './mesh.ts'
 import { metaHandler } from './meta/handler.ts'
 import { META_PROTOCOL } from './meta/messages.ts'
 import { narHandler } from './nar/handler.ts'
@@ -60,6 +60,7 @@ export async function createNode({ logger, source, closures, chunks, onServed, b
   })
   const isBanned = (peerId: string): boolean => gate.refuses(peerId)
   rememberPeers(stack.peerStore)
+  leaveRedialling(stack)
   const { services: { dht }, peerId } = stack
   const { routingTable } = insideOf(dht)
   const neighbours = new Neighbours({ table: routingTable, lookUp: options => dht.getClosestPeers(peerId.toMultihash().bytes, options) })
