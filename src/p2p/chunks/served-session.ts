@@ -125,6 +125,11 @@ export class ServedSession {
     while (this.#asks && !holding.gone.aborted && !watchdog.signal.aborted) {
       this.#hasWork = false
       this.#tellNews()
+      // The rest of what would be too much for one message goes after it, as fast as the asker takes it.
+      if (this.#news.size > 0 && this.#pause === undefined) {
+        await this.#flush()
+        continue
+      }
       const outgoing = this.#desk.next()
       if (outgoing?.kind === 'chunks') await this.#sendChunks(outgoing.id, outgoing.run)
       else if (outgoing !== undefined) this.#outbox.push(encodeHolder(outgoing))
@@ -139,11 +144,10 @@ export class ServedSession {
     if (this.#toName.length > 0) this.#outbox.push(encodePeers(this.#toName))
     this.#toName = []
     if (this.#news.size === 0 || this.#pause !== undefined) return
-    for (const runs of [...inMessages(this.#news.runs())]) {
-      this.#outbox.push(encodeHolder({ kind: 'have', runs }))
-      for (const run of runs) this.#news.deleteRun(run)
-    }
-    this.#pauseNews()
+    const [runs = []] = inMessages(this.#news.runs())
+    for (const run of runs) this.#news.deleteRun(run)
+    this.#outbox.push(encodeHolder({ kind: 'have', runs }))
+    if (this.#news.size === 0) this.#pauseNews()
   }
 
   #pauseNews(): void {

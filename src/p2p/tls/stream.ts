@@ -61,6 +61,8 @@ export class TlsStream extends AbstractMessageStream {
   }
 
   override sendReset(error: Error): void {
+    // What was said before goes before.
+    this.#socket.uncork()
     this.#connection.abort(error)
   }
 
