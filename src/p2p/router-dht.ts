@@ -128,12 +128,18 @@ export class DhtRouter implements ContentRouter {
   async *#providers(narHash: NarHash, signal: AbortSignal): AsyncGenerator<PeerInfo> {
     const turns = new FairQueue<PeerInfo>()
     this.#hearProviders(narHash, signal, turns).then(() => { turns.end() }, (error: unknown) => { turns.end(error) })
-    yield* turns
+    const seen = new Set([this.#components.peerId.toString()])
+    for await (const info of turns) {
+      signal.throwIfAborted()
+      if (seen.has(info.id.toString())) continue
+      // Only now: it may have been waiting behind what one peer makes up, and be the first that another one names.
+      seen.add(info.id.toString())
+      yield info
+    }
   }
 
   async #hearProviders(narHash: NarHash, signal: AbortSignal, turns: FairQueue<PeerInfo>): Promise<void> {
-    const { dht, peerId, isBanned, connected } = this.#components
-    const seen = new Set([peerId.toString()])
+    const { dht, isBanned, connected } = this.#components
     for await (const event of dht.findProviders(cidOf(narHash), { signal })) {
       if (event.name !== 'PROVIDER') continue
       const here = connected()
@@ -141,8 +147,7 @@ export class DhtRouter implements ContentRouter {
       // Who is connected is not made up. Of the others other ones each time, so that nobody can bury who is honest below those it makes up.
       const drawn = [...drawSome(event.providers.filter(isHere), MAX_NAMED_PROVIDERS), ...drawSome(event.providers.filter(info => !isHere(info)), MAX_NAMED_PROVIDERS)]
       for (const { id, multiaddrs } of drawn) {
-        if (seen.has(id.toString()) || isBanned(id.toString())) continue
-        seen.add(id.toString())
+        if (isBanned(id.toString())) continue
         turns.add(event.from.toString(), { id, multiaddrs: multiaddrs.slice(0, MAX_NAMED_ADDRESSES) })
       }
     }
