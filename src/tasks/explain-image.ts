@@ -59,7 +59,7 @@ function booksOf(journal: readonly JournalEntry[]): WhereFrom {
   const told = journal.flatMap(({ evidence }) => evidence?.peers === undefined ? [] : [evidence])
   const whole = told.findLastIndex(({ repaired }) => repaired === undefined)
   return told.slice(Math.max(whole, 0)).reduce<WhereFrom>((sum, { peers = [], sources, repaired = 0 }) => ({
-    peers: addUp(sum.peers, peers, ({ peerId }) => peerId, (one, other) => ({ ...one, bytes: one.bytes + other.bytes, wasted: (one.wasted ?? 0) + (other.wasted ?? 0), ...one.outcome !== 'lied' && { outcome: other.outcome, detail: other.detail } })),
+    peers: addUp(sum.peers, peers, ({ peerId }) => peerId, (one, other) => ({ ...one, bytes: one.bytes + other.bytes, wasted: (one.wasted ?? 0) + (other.wasted ?? 0), ...one.outcome !== 'lied' && (other.bytes > 0 || other.outcome === 'lied' || one.bytes === 0) && { outcome: other.outcome, detail: other.detail } })),
     reused: addUp(sum.reused, sources?.reused ?? [], ({ narHash }) => narHash, (one, other) => ({ ...one, bytes: one.bytes + other.bytes })),
     zeros: sum.zeros + (sources?.zeros ?? 0),
     wasted: sum.wasted + (sources?.wasted ?? 0),

@@ -250,7 +250,8 @@ async function receiveWhole(context: TaskContext, job: Job<unknown>, round: Roun
     for (;;) {
       await untilRoom(context, job)
       if (attempt?.kind === 'chunks') {
-        if (!turn.isTaken) await providers.untilSome()
+        // Where nobody has the whole, others find the part that is here only while it is being received: they get their time.
+        if (!turn.isTaken && !await providers.untilSome()) providers.progressed()
         await turn.take()
         const end = await receiveChunks(context, job, attempt, round)
         if (end === 'whole') return attempt

@@ -72,12 +72,14 @@ export class Providers {
     }
   }
 
-  /** Resolves when there is one to try, or where none has come in time: there may still be what this host has itself. */
-  async untilSome(): Promise<void> {
+  /** Whether there is one to try; false where none has come in time: there may still be what this host has itself. */
+  async untilSome(): Promise<boolean> {
     try {
       await this.next()
+      return true
     } catch (error) {
       if (!isNarvikError(error, 'no-provider')) throw error
+      return false
     }
   }
 

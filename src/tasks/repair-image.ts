@@ -45,7 +45,7 @@ async function repairOne(context: TaskContext, job: Job<unknown>): Promise<Verif
   } catch (error) {
     job.signal.throwIfAborted()
     await sealTree(context.content.quarantineTree(job.narHash)).catch(() => undefined)
-    const evidence = evidenceOf(repair, 'fail', `It could not be repaired: ${messageOf(error)}`)
+    const evidence = evidenceOf({ ...repair, bytes: broughtBy(repair.books) }, 'fail', `It could not be repaired: ${messageOf(error)}`)
     return { row: await settle(context, damaged, proof, evidence), verdict: proof.verdict, failure: error instanceof Error ? error : new Error(messageOf(error)) }
   } finally {
     context.space.release(job.narHash.toNix32())
@@ -121,6 +121,12 @@ async function rebuild(context: TaskContext, job: Job<unknown>, { layout, chunks
   } finally {
     await writer.close()
   }
+}
+
+/** Bytes of the chunks that came, wherever from. */
+function broughtBy(books: Books): number {
+  const { reused, zeros } = books.sources()
+  return books.bytesPerPeer().reduce((sum, { bytes }) => sum + bytes, 0) + reused.reduce((sum, { bytes }) => sum + bytes, 0) + zeros
 }
 
 function evidenceOf({ books, bytes }: Repair, verdict: 'pass' | 'fail', note: string): Evidence {

@@ -174,6 +174,7 @@ export class Space {
   }
 
   async #requireDisk(bytes: number, { besides, signal }: { besides: string, signal: AbortSignal }): Promise<void> {
+    if (bytes <= 0) return
     const free = await this.#parts.content.freeBytes()
     const promised = await this.#promised(free - bytes, { besides, signal })
     if (free - promised >= bytes) return
