@@ -70,11 +70,6 @@ export class ReceivingImage implements ChunkHolding {
     throw failure
   }
 
-  *#places(): Generator<string> {
-    if (this.#foundAt !== undefined) yield this.#foundAt
-    yield* this.#trees()
-  }
-
   damaged(chunk: number): void {
     this.onDamage(chunk)
     this.end()
@@ -87,6 +82,13 @@ export class ReceivingImage implements ChunkHolding {
   /** Nothing is given on any more. */
   end(): void {
     this.#gone.abort()
+  }
+
+  /** Where the tree may be, each place once. */
+  *#places(): Generator<string> {
+    const last = this.#foundAt
+    if (last !== undefined) yield last
+    for (const tree of this.#trees()) if (tree !== last) yield tree
   }
 }
 
