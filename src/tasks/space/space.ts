@@ -86,9 +86,11 @@ export class Space {
    */
   async claim(key: string, bytes: number, { signal, missing }: ClaimOptions): Promise<void> {
     await this.#inTurn(async () => {
-      const onDisk = await this.#onDisk(key, signal)
+      const claimed = this.#claims.get(key) ?? 0
+      // Everybody waits for this walk, so it is not made for a claim that neither asks for more nor depends on it.
+      const onDisk = missing === undefined && bytes <= claimed ? 0 : await this.#onDisk(key, signal)
       const all = missing === undefined ? bytes : Math.max(onDisk, Math.min(bytes, onDisk + missing))
-      if (all > (this.#claims.get(key) ?? 0)) {
+      if (all > claimed) {
         await this.#requireQuota(all, { besides: key, signal })
         await this.#requireDisk(all - onDisk, { besides: key, signal })
       }
