@@ -41,6 +41,17 @@ async function forged(image: TestImage, at: number): Promise<{ manifest: Uint8Ar
   return { manifest: other.manifest, nar: other.nar, digest: manifestDigest(other.manifest) }
 }
 
+/** The data directory of a host that stopped when it had half of the image. */
+async function stoppedHalfWay(image: TestImage): Promise<string> {
+  const host = await FakeFleet.start({ settings: { stallMs: 1000 } })
+  await host.add('one', image, { have: half(image, false) })
+  await expectFailure(fetchImage(host.context, refOf(image)), 'no-provider', /needed a provider/)
+  const { dataDir } = host.context.content
+  host.context.content.close()
+  host.context.catalog.close()
+  return dataDir
+}
+
 /** Half of the chunks of an image. */
 function half(image: TestImage, odd: boolean): ChunkSet {
   const { chunks: { count } } = decodeManifest(image.manifest)
@@ -246,12 +257,7 @@ describe('a forged manifest', () => {
 describe('going on with an image in chunks', () => {
   it('asks for nothing again that was proven, and other peers may send the rest', async () => {
     const image = await disk()
-    const first = await FakeFleet.start({ settings: { stallMs: 1000 } })
-    await first.add('one', image, { have: half(image, false) })
-    await expectFailure(fetchImage(first.context, refOf(image)), 'no-provider', /needed a provider/)
-    const { dataDir } = first.context.content
-    first.context.content.close()
-    first.context.catalog.close()
+    const dataDir = await stoppedHalfWay(image)
 
     const again = await FakeFleet.start({ dataDir })
     const other = await again.add('two', image)
@@ -283,12 +289,7 @@ describe('going on with an image in chunks', () => {
 describe('an image in chunks that is gone on with', () => {
   it('takes no place from others while nobody has it', async () => {
     const [image, other] = [await disk(), await disk(2 * MIB, 7)]
-    const first = await FakeFleet.start({ settings: { stallMs: 1000 } })
-    await first.add('one', image, { have: half(image, false) })
-    await expectFailure(fetchImage(first.context, refOf(image)), 'no-provider', /needed a provider/)
-    const { dataDir } = first.context.content
-    first.context.content.close()
-    first.context.catalog.close()
+    const dataDir = await stoppedHalfWay(image)
 
     const again = await FakeFleet.start({ dataDir, settings: { providerWaitMs: 60_000 } })
     again.context.queue.configure(1)
