@@ -33,7 +33,7 @@ export async function hashTree(path: string, options: HashTreeOptions = {}): Pro
 
 /**
  * As `hashTree`, and the chunks of the NAR, which a further thread cuts from the same bytes.
- * @throws NarvikError as `hashTree`, and `too-large` where there are more than MAX_CHUNKS.
+ * @throws NarvikError as `hashTree`, and `too-large` where the NAR would be over MAX_NAR_SIZE.
  */
 export async function chunkTree(path: string, options: HashTreeOptions = {}): Promise<ChunkedTree> {
   const result = await runTask({ task: 'hash', root: path, chunks: true }, options)

@@ -14,7 +14,7 @@ import { PIECE_BYTES } from './piece-ring.ts'
  * The SHA-256, and where they are asked for the chunks, of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread. The
  * parts of a large file are read ahead by Node's threads while this one hashes; small files are read without waiting turns, by this thread and,
  * where they are many, by a second one. `check` is called now and then with the bytes hashed so far, and may throw to end it.
- * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size; `too-large` where there are too many chunks.
+ * @throws NarvikError `changed-while-reading` where a file is gone, replaced or not of its size; `too-large` where the chunks come to more than MAX_NAR_SIZE.
  */
 export async function hashContents(root: string, listing: Listing, { check, chunks = false, frontier, isAlone = true }: HashOptions): Promise<NarDigest> {
   const batches = batchesOf(listing)
