@@ -32,8 +32,8 @@ export const HELPER_PATIENCE_MS = 10 * SECOND
 /** The same for the thread that cuts chunks, whose work nobody else can take over: the hash fails. */
 export const CHUNK_THREAD_PATIENCE_MS = 60 * SECOND
 
-/** Bytes of a NAR from which on a tree is hashed while it is received: below, reading it at the end takes no longer than starting that. */
-export const MIN_FOLLOWED_BYTES = 8 * MIB
+/** Bytes from the start of a NAR that have come without a gap before it is hashed while it is received: less is read at the end as soon as that is started. */
+export const MIN_FOLLOWED_BYTES = 16 * MIB
 /** Trees that are hashed while they are received, at once; each takes two threads and some 25 MB. Further ones are read at the end. */
 export const MAX_FOLLOWED_TREES = 2
 

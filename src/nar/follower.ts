@@ -25,29 +25,17 @@ let followed = 0
 
 /**
  * Hashes a tree from disk, in another thread, behind the frontier of the bytes that have come, so that most of it is hashed when the last one comes. It
- * reads what is there, also what an earlier run of the daemon has left. A tree that is too small for it to be worth its while, or that
- * is one too many, is not followed: `seal` tells.
+ * reads what is there, also what an earlier run of the daemon has left. It begins when so much lies behind the frontier that it is worth a thread: hosts
+ * that start a fetch have enough to do. A tree of which there is never so much, or that is one too many, is not followed: `seal` tells.
  */
 export class Follower {
   readonly #writer: TreeWriter
   #following: Following | undefined
+  #isOver = false
 
-  private constructor(writer: TreeWriter, following: Following | undefined) {
+  /** To follow, from its first byte on, the tree that `writer` writes. `seal` or `stop` must be called in the end. */
+  constructor(writer: TreeWriter) {
     this.#writer = writer
-    this.#following = following
-  }
-
-  /** Begins with the first byte of the tree that `writer` writes. `seal` or `stop` must be called in the end. */
-  static start(writer: TreeWriter): Follower {
-    const { root, layout } = writer
-    if (layout.narSize < MIN_FOLLOWED_BYTES || followed >= MAX_FOLLOWED_TREES) return new Follower(writer, undefined)
-    const frontier = createFrontier()
-    const abort = new AbortController()
-    followed++
-    const result = runTask({ task: 'follow', root, columns: layout.listing.columns, frontier }, { signal: abort.signal }).finally(() => { followed-- })
-    // It is awaited at the end only, which may not come.
-    result.catch(() => undefined)
-    return new Follower(writer, { frontier, abort, result })
   }
 
   /** Bytes of the NAR that are hashed. */
@@ -57,6 +45,7 @@ export class Follower {
 
   /** Every byte of the NAR below `offset` is in its file now. */
   advance(offset: number): void {
+    if (this.#following === undefined && !this.#isOver && offset >= MIN_FOLLOWED_BYTES && followed < MAX_FOLLOWED_TREES) this.#following = follow(this.#writer)
     if (this.#following !== undefined) advanceTo(this.#following.frontier, offset)
   }
 
@@ -71,6 +60,8 @@ export class Follower {
     signal?.addEventListener('abort', stop)
     const timer = setInterval(() => onProgress?.(this.hashed), PROGRESS_MS)
     try {
+      // What is not followed by now is read as a whole, by as many threads as that takes.
+      this.#isOver = true
       this.advance(layout.narSize)
       // Whatever went wrong, reading the tree as a whole tells it again or does better. Its thread seals the tree then: another one would cost more than it saves.
       const found = await this.#finish().catch(() => undefined)
@@ -86,6 +77,7 @@ export class Follower {
 
   /** Ends the hashing, if it goes on; resolves when nothing is read any more. */
   async stop(): Promise<void> {
+    this.#isOver = true
     const following = this.#following
     this.#following = undefined
     if (following === undefined) return
@@ -100,6 +92,16 @@ export class Follower {
     if (digest === undefined || chunks === undefined) throw new NarvikError('internal', `Cannot hash ${this.#writer.root}: found no hash in the answer, needed one`)
     return { listing: this.#writer.layout.listing, narHash: NarHash.fromBytes(digest), chunks: new ChunkList(chunks) }
   }
+}
+
+function follow({ root, layout }: TreeWriter): Following {
+  const frontier = createFrontier()
+  const abort = new AbortController()
+  followed++
+  const result = runTask({ task: 'follow', root, columns: layout.listing.columns, frontier }, { signal: abort.signal }).finally(() => { followed-- })
+  // It is awaited at the end only, which may not come.
+  result.catch(() => undefined)
+  return { frontier, abort, result }
 }
 
 const PROGRESS_MS = 100

@@ -160,7 +160,7 @@ export class Attempt {
     await content.begin(narHash)
     if (this.#writer !== undefined) return
     this.#writer = await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
-    this.#follower = Follower.start(this.#writer)
+    this.#follower = new Follower(this.#writer)
     this.#follower.advance(this.#state.offset)
   }
 

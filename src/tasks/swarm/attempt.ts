@@ -169,7 +169,7 @@ export class SwarmAttempt {
     await using stack = new AsyncDisposableStack()
     const writer = await TreeWriter.open(content.quarantineTree(narHash), this.layout, { signal })
     stack.defer(() => writer.close())
-    this.#follower = Follower.start(writer)
+    this.#follower = new Follower(writer)
     this.#follower.advance(this.#complete)
     const arrivals = content.openArrivals(narHash)
     stack.defer(() => { arrivals.close() })

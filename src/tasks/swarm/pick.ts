@@ -34,8 +34,11 @@ interface Candidate {
 }
 
 /**
- * About `bytes` of the rarest chunks of `peer` among a sample that begins at a random one, in runs; undefined where it has
- * none that is open. Where they are chunks that no other peer has, the peer is given the choice among more of them.
+ * About `bytes` of the rarest chunks of `peer` among its first ones that are open, in runs; undefined where it has none. Where they are chunks that no
+ * other peer has, the peer is given the choice among more of them.
+ *
+ * So a host asks at random within a window that moves through the image. It is wide enough for hosts that start together to have different chunks, and what has
+ * come lies together: it can be hashed while the rest comes, is told of in a few runs, and is written and read again in one go.
  */
 export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tuning): Pick | undefined {
   const candidates = sample(field, peer, tuning).sort((a, b) => a.holders - b.holders || a.lot - b.lot)
@@ -48,12 +51,12 @@ export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tunin
   return { runs: sorted(named), choice: total > bytes ? bytes : undefined }
 }
 
-/** Runs of open chunks of the peer that are equally rare. */
+/** Runs of the peer's first open chunks, each of chunks that are equally rare. */
 function sample({ chunks, open, holders, random }: Field, peer: SwarmPeer, { sample: most, runBytes }: Tuning): Candidate[] {
   const runs: Candidate[] = []
   let run: Candidate | undefined
   let seen = 0
-  const take = (chunk: number): void => {
+  for (let chunk = open.next(0, peer.have); chunk !== undefined && seen < most; chunk = open.next(chunk + 1, peer.have)) {
     const [length, known] = [chunks.length(chunk), holders(chunk)]
     seen += 1
     if (run?.holders === known && chunk === run.first + run.count && run.bytes + length <= runBytes) {
@@ -64,9 +67,6 @@ function sample({ chunks, open, holders, random }: Field, peer: SwarmPeer, { sam
       runs.push(run)
     }
   }
-  const start = Math.floor(random() * chunks.count)
-  for (let chunk = open.next(start, peer.have); chunk !== undefined && seen < most; chunk = open.next(chunk + 1, peer.have)) take(chunk)
-  for (let chunk = open.next(0, peer.have); chunk !== undefined && chunk < start && seen < most; chunk = open.next(chunk + 1, peer.have)) take(chunk)
   return runs
 }
 

@@ -16,7 +16,7 @@ export const TUNING = {
   maxWantBytes: 2 * MIB,
   /** Bytes of one run: small enough to spread, large enough to be read from a disk in one go. */
   runBytes: 512 * KIB,
-  /** Missing chunks that are looked at to find the rarest. */
+  /** Missing chunks, the first ones of the image, that are looked at to find the rarest: some 32 MiB. */
   sample: 512,
   /** How many times as much is named as is wanted where a peer alone has the chunks: it gives those that it has given least. */
   choice: 8,

@@ -20,7 +20,7 @@ import { randomOf } from '../../vectors/fastcdc/inputs.ts'
 function treeOf(files: number): Tree {
   return directory([
     ...Array.from({ length: files }, (_, index): Entry => ({ name: Buffer.from(`a${String(index).padStart(4, '0')}`), tree: regular(Buffer.alloc(index * 3, index)) })),
-    { name: Buffer.from('disk'), tree: regular(randomOf(1, MIN_FOLLOWED_BYTES)) },
+    { name: Buffer.from('disk'), tree: regular(randomOf(1, 2 * MIN_FOLLOWED_BYTES)) },
     { name: Buffer.from('link'), tree: symlink('disk') },
     { name: Buffer.from('rest'), tree: regular(randomOf(2, 1_500_000), true) },
   ])
@@ -111,8 +111,9 @@ describe('a tree that is hashed while it is received', () => {
     expect(proof.measured?.narSize).not.toBe(NAR.length)
   })
 
-  it('is sealed only where as many others are followed as may be, or where it is small', async () => {
+  it('is sealed only where as many others are followed as may be', async () => {
     const others = await Promise.all(Array.from({ length: MAX_FOLLOWED_TREES }, () => receiving()))
+    for (const { follower } of others) follower.advance(MIN_FOLLOWED_BYTES)
     const { writer, follower } = await receiving()
     await receive(writer, follower, 0, NAR.length)
     expect(await finish(writer, follower)).toBeUndefined()
@@ -121,6 +122,16 @@ describe('a tree that is hashed while it is received', () => {
     const next = await receiving()
     await receive(next.writer, next.follower, 0, NAR.length)
     expect((await finish(next.writer, next.follower))?.narHash.toSri()).toBe(NAR_HASH.toSri())
+  })
+
+  it('is sealed only where all of it comes at once, or too little of it in order', async () => {
+    const { writer, follower } = await receiving()
+    await writer.write(0, NAR.subarray(0, PIECE))
+    follower.advance(MIN_FOLLOWED_BYTES - 1)
+    await writer.write(PIECE, NAR.subarray(PIECE))
+    expect(await finish(writer, follower)).toBeUndefined()
+    expect(follower.hashed).toBe(0)
+    expect(lstatSync(join(writer.root, 'disk')).mode & 0o777).toBe(0o444)
   })
 
   it('is left alone when the signal says so', async () => {
@@ -137,7 +148,7 @@ async function receiving({ root, tree = TREE }: { root?: string, tree?: Tree } =
   const scratch = await temporaryDirectory()
   plant(join(scratch, 'source'), tree)
   const writer = await TreeWriter.open(root ?? join(scratch, 'root'), Layout.of(await scanTree(join(scratch, 'source'))))
-  return { writer, follower: Follower.start(writer) }
+  return { writer, follower: new Follower(writer) }
 }
 
 async function receive(writer: TreeWriter, follower: Follower, from: number, to: number, nar = NAR): Promise<void> {

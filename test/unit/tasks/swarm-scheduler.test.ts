@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { ChunkSet, chunksOf } from '../../../src/image/chunk-set.ts'
 import { type Action, Scheduler } from '../../../src/tasks/swarm/scheduler.ts'
+import { TUNING } from '../../../src/tasks/swarm/tuning.ts'
 
 const KIB = 1024
 const COUNT = 400
@@ -49,6 +50,26 @@ describe('what a peer is asked for', () => {
     scheduler.has('C', { first: 200, count: 10 })
     const [want] = wants(scheduler.decide(0), 'C')
     for (const chunk of chunksOf(want?.runs ?? [])) expect(chunk).toBeGreaterThanOrEqual(200)
+  })
+
+  it('lies in a window that moves through the image, and elsewhere in it on each host', () => {
+    const large = { count: 40_000, length: () => 64 * KIB }
+    const firsts = Array.from({ length: 16 }, (_, seed) => {
+      const scheduler = new Scheduler(large, { seed })
+      scheduler.joined('A')
+      scheduler.hasAll('A')
+      return firstOf(wants(scheduler.decide(0))[0])
+    })
+    expect(Math.max(...firsts)).toBeLessThan(TUNING.sample)
+    expect(new Set(firsts).size).toBeGreaterThan(12)
+    const half = new ChunkSet(large.count)
+    half.addRun({ first: 0, count: 20_000 })
+    const later = new Scheduler(large, { seed: 1, proven: half })
+    later.joined('A')
+    later.hasAll('A')
+    const next = firstOf(wants(later.decide(0))[0])
+    expect(next).toBeGreaterThanOrEqual(20_000)
+    expect(next).toBeLessThan(20_000 + TUNING.sample)
   })
 
   it('leaves a peer the choice among chunks that nobody else has, and frees the others', () => {
