@@ -59,6 +59,9 @@ ${rows.map(({ hosts, mebibytes, event, trace }) => `| ${number(hosts)} | ${mebib
   they lack is elsewhere. So a source that has had nothing to give for a while makes room for a host that was not asked yet, and hosts are named in no order.
 - Of chunks that only one host has, the asker names more than it wants, and the holder gives those that it has given least. So the seed sends hardly anything twice before
   all of it is out.
+- A host asks for the rarest chunks of a window of some 32 MiB that moves through the image, so that it can hash what has come while the rest comes. Within
+  a crowd that starts together this costs nothing against asking anywhere. A host that comes late finds all of its window with many; those that have
+  the whole image it asks for what is rare beyond it, so that they go on feeding the hosts that are ahead.
 `
 }
 

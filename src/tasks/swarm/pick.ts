@@ -16,6 +16,8 @@ export interface Field {
   readonly open: ChunkSet
   /** Peers known to have a chunk. */
   readonly holders: (chunk: number) => number
+  /** Peers that have all: no chunk has fewer holders. */
+  readonly wholes: () => number
   readonly random: () => number
 }
 
@@ -41,7 +43,7 @@ interface Candidate {
  * come lies together: it can be hashed while the rest comes, is told of in a few runs, and is written and read again in one go.
  */
 export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tuning): Pick | undefined {
-  const candidates = sample(field, peer, tuning).sort((a, b) => a.holders - b.holders || a.lot - b.lot)
+  const candidates = candidatesOf(field, peer, tuning)
   const [rarest] = candidates
   if (rarest === undefined) return undefined
   if (rarest.holders > 1 || !peer.proven) return { runs: sorted(take(field, candidates, bytes)), choice: undefined }
@@ -51,12 +53,39 @@ export function pick(field: Field, peer: SwarmPeer, bytes: number, tuning: Tunin
   return { runs: sorted(named), choice: total > bytes ? bytes : undefined }
 }
 
-/** Runs of the peer's first open chunks, each of chunks that are equally rare. */
-function sample({ chunks, open, holders, random }: Field, peer: SwarmPeer, { sample: most, runBytes }: Tuning): Candidate[] {
+/**
+ * What of the peer's window is rare. A peer that has all is asked for what is rare beyond it, where all of the window is common: a host that comes late
+ * finds its first chunks with many, and would keep the one that has the last ones from sending them to those who are ahead.
+ */
+function candidatesOf(field: Field, peer: SwarmPeer, tuning: Tuning): Candidate[] {
+  const near = sample(field, peer, { start: 0, end: Infinity, most: tuning.sample }, tuning).sort(byRarity)
+  const [rarest] = near
+  if (rarest === undefined || peer.have !== undefined || rarest.holders <= Math.max(tuning.rare, field.wholes())) return near
+  const part = field.chunks.count / PLACES
+  const far = Array.from({ length: PLACES }, (_, place) => sample(field, peer, { start: Math.floor((place + field.random()) * part), end: (place + 1) * part, most: tuning.sample / PLACES }, tuning)).flat().sort(byRarity)
+  return (far[0]?.holders ?? Infinity) < rarest.holders ? far : near
+}
+
+/** Of the image, at which what is rare is looked for. */
+const PLACES = 8
+
+function byRarity(one: Candidate, other: Candidate): number {
+  return one.holders - other.holders || one.lot - other.lot
+}
+
+/** At most so many open chunks, from one to before another. */
+interface Window {
+  readonly start: number
+  readonly end: number
+  readonly most: number
+}
+
+/** Runs of open chunks of the peer within a window, each of chunks that are equally rare. */
+function sample({ chunks, open, holders, random }: Field, peer: SwarmPeer, { start, end, most }: Window, { runBytes }: Tuning): Candidate[] {
   const runs: Candidate[] = []
   let run: Candidate | undefined
   let seen = 0
-  for (let chunk = open.next(0, peer.have); chunk !== undefined && seen < most; chunk = open.next(chunk + 1, peer.have)) {
+  for (let chunk = open.next(start, peer.have); chunk !== undefined && chunk < end && seen < most; chunk = open.next(chunk + 1, peer.have)) {
     const [length, known] = [chunks.length(chunk), holders(chunk)]
     seen += 1
     if (run?.holders === known && chunk === run.first + run.count && run.bytes + length <= runBytes) {

@@ -55,7 +55,7 @@ export class Scheduler {
     for (const chunk of this.#missing.from(0)) this.#open.add(chunk)
     this.#holders = new Uint16Array(chunks.count)
     this.#claims = new Uint8Array(chunks.count)
-    this.#field = { chunks, open: this.#open, random: seededRandom(seed), holders: chunk => (this.#holders[chunk] ?? 0) + this.#wholes }
+    this.#field = { chunks, open: this.#open, random: seededRandom(seed), holders: chunk => (this.#holders[chunk] ?? 0) + this.#wholes, wholes: () => this.#wholes }
   }
 
   get isDone(): boolean {

@@ -18,6 +18,8 @@ export const TUNING = {
   runBytes: 512 * KIB,
   /** Missing chunks, the first ones of the image, that are looked at to find the rarest: some 32 MiB. */
   sample: 512,
+  /** Holders up to which a chunk is rare. */
+  rare: 2,
   /** How many times as much is named as is wanted where a peer alone has the chunks: it gives those that it has given least. */
   choice: 8,
   /** Milliseconds without a byte after which others may be asked for what a peer owes. */

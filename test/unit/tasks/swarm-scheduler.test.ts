@@ -72,6 +72,33 @@ describe('what a peer is asked for', () => {
     expect(next).toBeLessThan(20_000 + TUNING.sample)
   })
 
+  it('is, of one that has all, what is rare beyond the window where all of that is common', () => {
+    const large = { count: 40_000, length: () => 64 * KIB }
+    const scheduler = new Scheduler(large, { seed: 1 })
+    for (const peer of ['A', 'B', 'C', 'seed']) scheduler.joined(peer)
+    for (const peer of ['A', 'B', 'C']) scheduler.has(peer, { first: 0, count: 20_000 })
+    scheduler.hasAll('seed')
+    const actions = scheduler.decide(0)
+    expect(firstOf(wants(actions, 'seed')[0])).toBeGreaterThanOrEqual(20_000)
+    for (const peer of ['A', 'B', 'C']) expect(firstOf(wants(actions, peer)[0])).toBeLessThan(TUNING.sample + 8)
+  })
+
+  it('is named once where few rare chunks are left, from wherever they are looked for', () => {
+    const large = { count: 2000, length: () => 64 * KIB }
+    const middle = new ChunkSet(large.count)
+    middle.addRun({ first: 600, count: 1380 })
+    const scheduler = new Scheduler(large, { seed: 1, proven: middle })
+    for (const peer of ['A', 'B', 'C', 'seed']) scheduler.joined(peer)
+    for (const peer of ['A', 'B', 'C']) scheduler.has(peer, { first: 0, count: 1980 })
+    scheduler.hasAll('seed')
+    warmUp(scheduler, 'seed')
+    const [want] = wants(scheduler.decide(20), 'seed')
+    const named = [...chunksOf(want?.runs ?? [])]
+    expect(Math.min(...named)).toBeGreaterThanOrEqual(1980)
+    expect(named).toHaveLength(new Set(named).size)
+    expect(named.length).toBeGreaterThan(1)
+  })
+
   it('leaves a peer the choice among chunks that nobody else has, and frees the others', () => {
     const scheduler = new Scheduler(chunks, { seed: 1 })
     scheduler.joined('A')
