@@ -1,6 +1,6 @@
 import { NarvikError } from '../errors.ts'
 import type { ChunkList } from '../image/chunk-list.ts'
-import { type ChunkRun, ChunkSet, chunksOf } from '../image/chunk-set.ts'
+import { type ChunkRun, ChunkSet } from '../image/chunk-set.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
 import { Providers } from './providers.ts'
@@ -34,15 +34,11 @@ export async function fetchChunks(context: TaskContext, job: Job<unknown>, fetch
   const scheduler = new Scheduler(chunks, { seed: seedOf(context.node.peerId), proven: allBut(missing), copies: repeats.copies })
   const providers = new Providers(context, { narHash, waitMs: context.settings.providerWaitMs, signal })
   const take = async (peerId: string, run: ChunkRun, bytes: Uint8Array): Promise<void> => {
-    const start = chunks.offset(run.first)
-    await write(start, bytes)
+    await write(chunks.offset(run.first), bytes)
     books.received(peerId, bytes.length)
-    for (const chunk of chunksOf([run])) {
-      const one = bytes.subarray(chunks.offset(chunk) - start, chunks.offset(chunk + 1) - start)
-      for (const copy of repeats.of(chunk)) {
-        await write(chunks.offset(copy), one)
-        books.reused(narHash, one.length)
-      }
+    for (const [copy, same] of repeats.of(run, bytes)) {
+      await write(chunks.offset(copy), same)
+      books.reused(narHash, same.length)
     }
   }
   const sources = new Sources({

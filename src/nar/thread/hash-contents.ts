@@ -8,7 +8,6 @@ import { BatchRing, type BatchSource, createRing, forgetSlots, LoneBatches } fro
 import { startHelper } from './helpers.ts'
 import { hasReached, type SharedFrontier, waitUntilReached } from './frontier.ts'
 import { createNarSink, type NarDigest, type NarSink } from './nar-sink.ts'
-import { PIECE_BYTES } from './piece-ring.ts'
 
 /**
  * The SHA-256, and where they are asked for the chunks, of the NAR of the tree at `root`, of which `listing` has just been made. For a worker thread. The
@@ -134,10 +133,10 @@ async function readAhead({ fd, path, size }: OpenFile, frontier: SharedFrontier 
   try {
     for (let hashed = 0; hashed < size;) {
       if (reads.length === 0) {
-        if (frontier !== undefined) waitUntilReached(frontier, start + asked + Math.min(PIECE_BYTES, size - asked), output.check)
+        if (frontier !== undefined) waitUntilReached(frontier, start + asked + Math.min(sink.pieceBytes, size - asked), output.check)
         sink.waitToTake(output.check)
       }
-      while (asked < size && (frontier === undefined || hasReached(frontier, start + asked + Math.min(PIECE_BYTES, size - asked)))) {
+      while (asked < size && (frontier === undefined || hasReached(frontier, start + asked + Math.min(sink.pieceBytes, size - asked)))) {
         const part = sink.take()?.subarray(0, size - asked)
         if (part === undefined) break
         reads.push(readFully(fd, path, part, asked))

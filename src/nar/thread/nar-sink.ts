@@ -16,7 +16,9 @@ export interface NarDigest {
 export interface NarSink {
   /** Takes bytes that may be overwritten afterwards. `check` is called where it has to wait, and may throw. */
   update(bytes: Buffer, check: () => void): void
-  /** Memory of PIECE_BYTES for the next bytes; undefined until some that was given out comes back. Several may be out, and come back in order. */
+  /** Bytes of the memory that is taken at once. */
+  readonly pieceBytes: number
+  /** Memory of `pieceBytes` for the next bytes; undefined until some that was given out comes back. Several may be out, and come back in order. */
   take(): Buffer | undefined
   /** Until there is memory to take; only where none is out. */
   waitToTake(check: () => void): void
@@ -37,18 +39,21 @@ export function createNarSink(narSize: number, { chunks, mayStart }: { chunks: b
 const ALONE_BYTES = 4 * 1024 * 1024
 /** Pieces of a large file that are being read while one is hashed. */
 const READ_AHEAD = 3
+/** Bytes of a piece where this thread alone hashes: to ask for one and to hear of it takes as long as hashing 50 KB. */
+const LONE_PIECE_BYTES = 2 * 1024 * 1024
 
 /** Kept for the next NAR: the first use of memory is slow. */
 const keptBuffers: Buffer[] = []
 
 class SingleSink implements NarSink {
+  readonly pieceBytes = LONE_PIECE_BYTES
   readonly #hash = createHash('sha256')
   readonly #chunker: Chunker | undefined
   readonly #free: Buffer[] = []
 
   constructor(chunker: Chunker | undefined) {
     this.#chunker = chunker
-    while (keptBuffers.length < READ_AHEAD) keptBuffers.push(Buffer.allocUnsafeSlow(PIECE_BYTES))
+    while (keptBuffers.length < READ_AHEAD) keptBuffers.push(Buffer.allocUnsafeSlow(LONE_PIECE_BYTES))
     this.#free.push(...keptBuffers)
   }
 
@@ -81,6 +86,7 @@ class SingleSink implements NarSink {
 
 /** Has another thread cut the chunks of the bytes that are hashed here, at the same time. */
 class SharingSink implements NarSink {
+  readonly pieceBytes = PIECE_BYTES
   readonly #hash = createHash('sha256')
   readonly #feed: ChunkFeed
   #out = 0

@@ -253,14 +253,11 @@ export class SwarmAttempt {
   }
 
   async #take(peerId: string, run: ChunkRun, bytes: Uint8Array, { writer, checkpoints, sources, repeats }: Sinks): Promise<void> {
-    const start = this.#chunks.offset(run.first)
-    await writer.write(start, bytes)
+    await writer.write(this.#chunks.offset(run.first), bytes)
     this.#books.received(peerId, bytes.length)
     this.#keep(run)
     checkpoints.written(run, bytes.length)
-    for (const chunk of chunksOf([run])) {
-      for (const copy of repeats.of(chunk)) await this.#copy(copy, bytes.subarray(this.#chunks.offset(chunk) - start, this.#chunks.offset(chunk + 1) - start), { writer, checkpoints })
-    }
+    for (const [copy, same] of repeats.of(run, bytes)) await this.#copy(copy, same, { writer, checkpoints })
     this.#report(sources.rates())
     await this.#room.add(bytes.length)
   }

@@ -1,10 +1,11 @@
 import { isChunk } from '../../image/chunk-check.ts'
 import { ChunkIndex } from '../../image/chunk-index.ts'
 import type { ChunkList } from '../../image/chunk-list.ts'
-import { ChunkSet } from '../../image/chunk-set.ts'
+import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 
 /** Chunks of one image that have the same bytes: one of them is received, the others are copies of it. */
 export class Repeats {
+  readonly #chunks: ChunkList
   /** The other places of each missing chunk that has any. */
   readonly #places = new Map<number, readonly number[]>()
   /** Missing chunks that nobody need be asked for. */
@@ -12,6 +13,7 @@ export class Repeats {
 
   /** Of the missing chunks, the first of those that are alike is the one to ask for. */
   constructor(chunks: ChunkList, isMissing: (chunk: number) => boolean) {
+    this.#chunks = chunks
     this.copies = new ChunkSet(chunks.count)
     const index = new ChunkIndex(chunks, isMissing)
     for (let chunk = 0; chunk < chunks.count && index.size > 0; chunk++) {
@@ -23,9 +25,13 @@ export class Repeats {
     }
   }
 
-  /** Where else the bytes of a chunk go. */
-  of(chunk: number): readonly number[] {
-    return this.#places.get(chunk) ?? []
+  /** Where else the bytes of a run go: the chunks that are like one of it, each with its bytes. */
+  * of(run: ChunkRun, bytes: Uint8Array): Generator<readonly [number, Uint8Array]> {
+    if (this.#places.size === 0) return
+    const start = this.#chunks.offset(run.first)
+    for (const chunk of chunksOf([run])) {
+      for (const copy of this.#places.get(chunk) ?? []) yield [copy, bytes.subarray(this.#chunks.offset(chunk) - start, this.#chunks.offset(chunk + 1) - start)]
+    }
   }
 }
 

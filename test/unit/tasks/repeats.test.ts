@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { expect, it } from 'vitest'
 import { blake3Of } from '../../../src/image/blake3.ts'
 import { ChunkList } from '../../../src/image/chunk-list.ts'
+import { toRuns } from '../../../src/image/chunk-set.ts'
 import { copyOwn, Repeats } from '../../../src/tasks/swarm/repeats.ts'
 
 const bytesOf = (kind: number): Buffer => Buffer.alloc(100, kind + 1)
@@ -19,9 +20,15 @@ it('of the missing chunks that are alike one is asked for, and all come', () => 
     const repeats = new Repeats(listOf(given.map(({ kind }) => kind)), isMissing)
     const asked = given.flatMap(({ missing }, chunk) => missing && !repeats.copies.has(chunk) ? [chunk] : [])
     expect(new Set(asked.map(chunk => given[chunk]?.kind)).size).toBe(asked.length)
-    const come = asked.flatMap(chunk => [chunk, ...repeats.of(chunk)]).sort((a, b) => a - b)
-    expect(come).toEqual(given.flatMap(({ missing }, chunk) => missing ? [chunk] : []))
-    for (const chunk of asked) for (const copy of repeats.of(chunk)) expect(given[copy]?.kind).toBe(given[chunk]?.kind)
+    const come = [...asked]
+    for (const run of toRuns(asked)) {
+      const bytes = Buffer.concat(Array.from({ length: run.count }, (_, index) => bytesOf(given[run.first + index]?.kind ?? 0)))
+      for (const [copy, same] of repeats.of(run, bytes)) {
+        expect(same).toEqual(bytesOf(given[copy]?.kind ?? 0))
+        come.push(copy)
+      }
+    }
+    expect(come.sort((x, y) => x - y)).toEqual(given.flatMap(({ missing }, chunk) => missing ? [chunk] : []))
   }))
 })
 
