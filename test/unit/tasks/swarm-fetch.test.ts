@@ -303,6 +303,18 @@ describe('an image in chunks that is gone on with', () => {
     expect((await waiting).state).toBe('verified')
   })
 
+  it('is told of when nobody was found in time, and gets that time again to meet a host that has the other half', async () => {
+    const image = await disk()
+    const dataDir = await stoppedHalfWay(image)
+    const again = await FakeFleet.start({ dataDir, settings: { providerWaitMs: 3000 } })
+    const fetching = fetchImage(again.context, refOf(image))
+    fetching.catch(() => undefined)
+    await vi.waitFor(() => { expect(again.announces(image.narHash)).toBe(true) }, 20_000)
+    const odd = await again.add('odd', image, { have: half(image, true), unverified: true })
+    expect((await fetching).state).toBe('verified')
+    expect(odd.sent.every(chunk => chunk % 2 === 1)).toBe(true)
+  })
+
   it('is finished without a provider where this host has got the rest meanwhile', async () => {
     const image = await disk()
     const fleet = await FakeFleet.start({ settings: { stallMs: 1000 } })
