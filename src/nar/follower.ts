@@ -46,7 +46,7 @@ export class Follower {
   /** Every byte of the NAR below `offset` is in its file now. */
   advance(offset: number): void {
     if (this.#following === undefined && !this.#isOver && offset >= MIN_FOLLOWED_BYTES && followed < MAX_FOLLOWED_TREES) this.#following = follow(this.#writer)
-    if (this.#following !== undefined) advanceTo(this.#following.frontier, offset)
+    if (this.#following !== undefined) advanceTo(this.#following.frontier, offset, this.#writer.layout.narSize)
   }
 
   /**

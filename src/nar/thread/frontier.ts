@@ -1,3 +1,5 @@
+import { PIECE_BYTES } from './piece-ring.ts'
+
 /** Memory that two threads share: how far the bytes of a NAR have come, and how far they are hashed. */
 export type SharedFrontier = BigInt64Array<SharedArrayBuffer>
 
@@ -8,10 +10,10 @@ export function createFrontier(): SharedFrontier {
   return new BigInt64Array(new SharedArrayBuffer(16))
 }
 
-/** Every byte below `offset` is there now. */
-export function advanceTo(shared: SharedFrontier, offset: number): void {
-  Atomics.store(shared, REACHED, BigInt(offset))
-  wake(shared)
+/** Every byte below `offset` is there now, of `size` in all. The thread that waits takes a piece at a time, and is woken when that may be whole. */
+export function advanceTo(shared: SharedFrontier, offset: number, size: number): void {
+  const before = Atomics.exchange(shared, REACHED, BigInt(offset))
+  if (offset === size || Math.floor(offset / PIECE_BYTES) > Math.floor(Number(before) / PIECE_BYTES)) wake(shared)
 }
 
 /** Has the thread that waits look whether it still should. */
