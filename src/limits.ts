@@ -34,7 +34,7 @@ export const CHUNK_THREAD_PATIENCE_MS = 60 * SECOND
 
 /** Bytes from the start of a NAR that have come without a gap before it is hashed while it is received: less is read at the end as soon as that is started. */
 export const MIN_FOLLOWED_BYTES = 16 * MIB
-/** Trees that are hashed while they are received, at once; each takes two threads and some 25 MB. Further ones are read at the end. */
+/** Trees that are hashed while they are received, at once; each takes a thread and some 20 MB. Further ones are read at the end. */
 export const MAX_FOLLOWED_TREES = 2
 
 /** Bytes of the metadata in a reply; room for an image with thousands of references. */
