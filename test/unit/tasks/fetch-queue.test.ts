@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { NarvikError } from '../../../src/errors.ts'
 import { cancelFetch } from '../../../src/tasks/cancel-fetch.ts'
+import { explainImage } from '../../../src/tasks/explain-image.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { FetchQueue } from '../../../src/tasks/fetch-queue.ts'
 import { describeQueue, moveInQueue } from '../../../src/tasks/queue.ts'
@@ -118,6 +119,9 @@ describe('fetches', () => {
     await expect.poll(waiting).toEqual([sri(1), sri(2)])
     fetches.push(fetch(3, 5))
     await expect.poll(waiting).toEqual([sri(3), sri(1), sri(2)])
+    expect(explainImage(context, { kind: 'nar-hash', narHash: images[1]?.narHash ?? someHash('') })).toMatchObject({
+      state: 'wanted', why: expect.stringMatching(/UTC$/) as string, reason: 'its bytes are not here yet', next: expect.stringContaining('waits for its turn, number 2 of 3; narvik queue') as string,
+    })
     // Asked for again, and moved.
     fetches.push(fetch(2, 9))
     expect(waiting()).toEqual([sri(2), sri(3), sri(1)])

@@ -168,6 +168,8 @@ describe('a damaged image that is repaired', () => {
     await fleet.add('giver', image)
     await fetchImage(fleet.context, { ref })
     await flip(fleet.context.content.imageTree(image.narHash))
+    await verifyImages(fleet.context, { ref })
+    expect(explainImage(fleet.context, ref)).toMatchObject({ state: 'rejected', next: 'it stays out of reach; narvik verify --repair brings the parts that are wrong, narvik rm drops it' })
     await repairImages(fleet.context, { ref })
     const again = chunkBytes(image)
     expect(explainImage(fleet.context, ref)).toMatchObject({ state: 'verified', repaired: again, wasted: 0, peers: [{ peerId: 'giver', bytes: image.nar.length + again, outcome: 'used' }] })
