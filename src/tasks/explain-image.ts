@@ -1,3 +1,4 @@
+import type { NarHash } from '../image/nar-hash.ts'
 import type { Ref } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Sources } from '../image/verdict.ts'
 import { ASKED_FOR, type ImageRow, type JournalEntry } from '../store/image-row.ts'
@@ -11,15 +12,16 @@ const TRIES_TOLD = 50
 
 /**
  * Tells why an image is where it is, where its bytes came from, and what happens next; and of its names who published them, when, and why they are
- * not accepted. Of a name without an image here, the names alone.
- * @throws NarvikError `not-found` where there is no such image, nor a record of such a name.
+ * not accepted. Of a name without an image here, the names alone; of a NAR hash that was here, what became of it.
+ * @throws NarvikError `not-found` where there never was such an image, nor a record of such a name.
  */
 export function explainImage(context: Explained, ref: Ref) {
   const row = lookUp(context.catalog, ref)
   const question = ref.kind === 'name' ? { narHash: row?.narHash, name: ref.name, publisher: ref.publisher } : { narHash: row?.narHash, name: row?.name ?? undefined }
   const names = { names: explainNames(context, question), refusedNames: refusedNames(context, question) }
   const isHeardOf = names.names.length > 0 || names.refusedNames.length > 0
-  return { ...row === undefined && isHeardOf ? WITHOUT_IMAGE : explainRow(context, row ?? requireImage(context.catalog, ref)), ...names }
+  const gone = row === undefined && ref.kind === 'nar-hash' ? explainGone(context, ref.narHash) : undefined
+  return { ...gone ?? (row === undefined && isHeardOf ? WITHOUT_IMAGE : explainRow(context, row ?? requireImage(context.catalog, ref))), ...names }
 }
 
 type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'queue' | 'settings'>
@@ -27,6 +29,16 @@ type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'queue' | 'sett
 const WITHOUT_IMAGE = {
   narHash: null, narSize: null, name: null, state: null, why: 'no image of this host has the name', reason: null, peers: [], reused: [], zeros: 0, wasted: 0, repaired: 0, refused: [], tried: [],
   next: 'narvik fetch looks for it in the fleet',
+}
+
+/** Of an image that was here, or was to be: its journal stays, and says why it went. */
+function explainGone({ catalog }: Pick<Explained, 'catalog'>, narHash: NarHash) {
+  const journal = catalog.journal(narHash)
+  const last = journal.at(-1)
+  if (last === undefined) return undefined
+  return {
+    ...WITHOUT_IMAGE, ...booksOf(journal), narHash: narHash.toSri(), why: `it is not here any more since ${secondOf(last.at)}`, reason: last.reason, refused: refusals(journal), tried: tries(journal),
+  }
 }
 
 function explainRow({ catalog, jobs, queue }: Pick<Explained, 'catalog' | 'jobs' | 'queue'>, row: ImageRow) {
@@ -43,9 +55,17 @@ function explainRow({ catalog, jobs, queue }: Pick<Explained, 'catalog' | 'jobs'
     ...books,
     peers: sharesOf(job, books.peers),
     refused: refusals(journal),
-    tried: journal.slice(-TRIES_TOLD).map(({ at, event, reason }) => ({ at: at.toISOString(), event, reason })),
+    tried: tries(journal),
     next: whatNext(row, journal, job, queue),
   }
+}
+
+function tries(journal: readonly JournalEntry[]): { at: string, event: string, reason: string }[] {
+  return journal.slice(-TRIES_TOLD).map(({ at, event, reason }) => ({ at: at.toISOString(), event, reason }))
+}
+
+function secondOf(time: Date): string {
+  return `${time.toISOString().slice(0, 19).replace('T', ' ')} UTC`
 }
 
 interface WhereFrom extends Sources {
@@ -79,7 +99,7 @@ function addUp<Item>(some: readonly Item[], more: readonly Item[], keyOf: (item:
 
 function whyHere({ source, askedBy, createdAt }: ImageRow, journal: readonly JournalEntry[]): string {
   const since = journal.findLast(({ event }) => event === 'create')?.reason
-  const at = `${createdAt.toISOString().slice(0, 19).replace('T', ' ')} UTC`
+  const at = secondOf(createdAt)
   if (source === 'import') return `it was imported on this host at ${at}`
   const by = { 'nar-hash': 'its NAR hash', 'store-path': 'its store path', 'name': 'its name' }[askedBy]
   return `it was asked for by ${by} at ${at}${since === undefined || since === ASKED_FOR ? '' : ` (${since})`}`

@@ -143,6 +143,10 @@ describe('fetches', () => {
     for (const fetching of fetches) await expectFailure(fetching, 'cancelled', /it was cancelled/)
     expect([context.catalog.list(), waiting(), await context.content.inQuarantine()]).toEqual([[], [], []])
     expect(context.catalog.journal(images[0]?.narHash ?? someHash('')).at(-1)).toMatchObject({ event: 'remove', reason: 'cancelled on request' })
+    expect(explainImage(context, { kind: 'nar-hash', narHash: images[0]?.narHash ?? someHash('') })).toMatchObject({
+      narHash: sri(0), state: null, why: expect.stringMatching(/^it is not here any more since .* UTC$/) as string, reason: 'cancelled on request', next: 'narvik fetch looks for it in the fleet',
+    })
+    expect(() => explainImage(context, { kind: 'nar-hash', narHash: someHash('never heard of') })).toThrow(/found no such image/)
   })
 
   it('that are over can not be cancelled', async () => {

@@ -204,7 +204,7 @@ describe('a damaged image that is repaired', () => {
 
     await rm(host.root, { recursive: true })
     space.configure({ ...settings, quotaBytes: 2 * MIB })
-    await expectFailure(host.repair(), 'over-quota', /Cannot take \d+ bytes more/)
+    await expectFailure(host.repair(), 'over-quota', /Cannot take [\d.]+ [KM]iB more/)
     expect(context.catalog.get(host.image.narHash)?.state).toBe('rejected')
     space.configure(settings)
     await expectWhole(host, await host.repair())
