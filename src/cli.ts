@@ -74,9 +74,9 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
 }
 
 function print({ json: document, text, failure }: Answer, { json, onCleanScreen = false }: { readonly json: boolean, readonly onCleanScreen?: boolean }): void {
-  if (onCleanScreen) stdout.write('\x1b[2J\x1b[H')
   const written = json ? JSON.stringify(document) : text((style, part) => styleText(style, part, { stream: stdout }))
-  if (written !== '') stdout.write(`${written}\n`)
+  // In one piece: a screen that is cleared first and written later flickers.
+  if (written !== '') stdout.write(`${onCleanScreen ? '\x1b[2J\x1b[H' : ''}${written}\n`)
   if (failure === undefined) return
   if (!json) printError(failure)
   process.exitCode = ERROR_CODES[failure.code].exit

@@ -1,3 +1,4 @@
+import { formatBytes } from '../byte-size.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { Ref } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Sources } from '../image/verdict.ts'
@@ -144,7 +145,7 @@ function whatNext(row: ImageRow, journal: readonly JournalEntry[], job: Job<unkn
     case 'verified': return row.isPrivate ? 'it stays on this host: it is private' : 'it is served to peers, and announced where the policy of this host allows it'
     case 'quarantined': return 'its NAR hash is recomputed; it is shown when that is right'
     case 'rejected': return afterRejection(journal)
-    case 'receiving': return `${job?.progress.bytes ?? 0} of ${row.narSize ?? 'unknown'} bytes are here; when all are, its NAR hash is recomputed`
+    case 'receiving': return `${formatBytes(job?.progress.bytes ?? 0)} of ${row.narSize === null ? 'an unknown size' : formatBytes(row.narSize)} is here; when all of it is, its NAR hash is recomputed`
     case 'wanted': return job === undefined
       ? 'it is looked for every 10 s and whenever a peer connects'
       : 'providers are being looked for'
