@@ -107,6 +107,13 @@ describe('a limit', () => {
 })
 
 describe('a bucket', () => {
+  it('saves up no more than its burst while nobody takes', () => {
+    let now = 0
+    const bucket = new TokenBucket(MIB, () => now)
+    now = 60_000
+    expect(Array.from({ length: 4 }, () => bucket.take(256 * 1024))).toEqual([0, 250, 500, 750])
+  })
+
   it('never lets more through than its rate and a burst, whatever is asked when', () => {
     fc.assert(fc.property(fc.integer({ min: 1000, max: 1e9 }), fc.array(fc.tuple(fc.oneof(fc.nat(500), fc.nat(100_000)), fc.nat(WIRE_BUFFER_BYTES)), { minLength: 1, maxLength: 40 }), (rate, takes) => {
       let now = 0
