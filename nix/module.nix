@@ -7,6 +7,8 @@ let
   settings = cfg.settings
     // lib.optionalAttrs (cfg.listen != [ ]) { inherit (cfg) listen; }
     // lib.optionalAttrs (cfg.bootstrap != [ ]) { inherit (cfg) bootstrap; };
+  # Those of `listen`, or of `settings` where somebody has them there.
+  addresses = settings.listen or [ ];
   # The port of /ip4/0.0.0.0/tcp/4650.
   portOf = address: lib.toInt (lib.elemAt (lib.splitString "/" address) 4);
 in
@@ -45,7 +47,7 @@ in
     openFirewall = lib.mkOption {
       type = lib.types.bool;
       default = false;
-      description = "Whether the ports of `listen` are opened in the firewall.";
+      description = "Whether the ports of `listen`, or of `settings.listen`, are opened in the firewall.";
     };
 
     settings = lib.mkOption {
@@ -70,7 +72,7 @@ in
     users.users.narvik = { isSystemUser = true; group = "narvik"; home = "/var/lib/narvik"; };
     users.groups.narvik = { };
 
-    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall (map portOf cfg.listen);
+    networking.firewall.allowedTCPPorts = lib.mkIf cfg.openFirewall (map portOf addresses);
 
     systemd.services.narvikd = {
       description = "Narvik, moves VM images between the hosts of a fleet";

@@ -22,3 +22,12 @@ export function formatByteSize(bytes: number): string {
   const unit = (['TiB', 'GiB', 'MiB', 'KiB'] as const).find(name => bytes > 0 && bytes % (UNITS[name] ?? 1) === 0)
   return unit === undefined ? String(bytes) : `${bytes / (UNITS[unit] ?? 1)} ${unit}`
 }
+
+/** `1.2 GiB`, for people; below a KiB the count itself. */
+export function formatBytes(bytes: number): string {
+  if (bytes < 1024) return `${Math.round(bytes)} B`
+  const exponent = Math.min(Math.floor(Math.log2(bytes) / 10), BINARY_UNITS.length)
+  return `${(bytes / 1024 ** exponent).toFixed(1)} ${BINARY_UNITS[exponent - 1] ?? 'B'}`
+}
+
+const BINARY_UNITS = ['KiB', 'MiB', 'GiB', 'TiB'] as const

@@ -5,7 +5,7 @@ import { CommanderError } from 'commander'
 import { progressLine } from './cli/bar.ts'
 import { harmless } from './cli/format.ts'
 import type { Action, Answer } from './cli/outcome.ts'
-import { createProgram, usageError, type CommonOptions, type DaemonOptions } from './cli/program.ts'
+import { createProgram, usageError, withHelpLast, type CommonOptions, type DaemonOptions } from './cli/program.ts'
 import { ownName, version } from './cli/self.ts'
 import { findSocket, howToStart } from './cli/socket.ts'
 import { fields } from './cli/table.ts'
@@ -17,14 +17,15 @@ import { isJournal } from './log.ts'
 
 /** The command line, and the only file that prints. */
 
-const args = process.argv.slice(2)
+const args = withHelpLast(process.argv.slice(2))
 const { stdin, stdout, stderr, env } = process
 
 async function main(): Promise<void> {
+  const program = createProgram(version(), { run, daemon })
   try {
-    await createProgram(version(), { run, daemon }).parseAsync(args, { from: 'user' })
+    await program.parseAsync(args, { from: 'user' })
   } catch (thrown) {
-    const error = thrown instanceof CommanderError ? usageError(thrown, args) : thrown
+    const error = thrown instanceof CommanderError ? usageError(thrown, program, args) : thrown
     if (error !== undefined) fail(error)
   }
 }
@@ -73,9 +74,9 @@ async function daemon({ json, file, flags }: DaemonOptions): Promise<void> {
 }
 
 function print({ json: document, text, failure }: Answer, { json, onCleanScreen = false }: { readonly json: boolean, readonly onCleanScreen?: boolean }): void {
-  if (onCleanScreen) stdout.write('\x1b[2J\x1b[H')
   const written = json ? JSON.stringify(document) : text((style, part) => styleText(style, part, { stream: stdout }))
-  if (written !== '') stdout.write(`${written}\n`)
+  // In one piece: a screen that is cleared first and written later flickers.
+  if (written !== '') stdout.write(`${onCleanScreen ? '\x1b[2J\x1b[H' : ''}${written}\n`)
   if (failure === undefined) return
   if (!json) printError(failure)
   process.exitCode = ERROR_CODES[failure.code].exit

@@ -51,7 +51,7 @@ const RULES = {
   },
   tasks: {
     files: ['tasks/'],
-    own: ['errors', 'limits', 'log', 'config', 'image', 'nar', 'nix formats', 'nix command', 'store', 'verify', 'p2p', 'control api'],
+    own: ['errors', 'limits', 'byte size', 'log', 'config', 'image', 'nar', 'nix formats', 'nix command', 'store', 'verify', 'p2p', 'control api'],
     outside: ['node:*', 'it-pipe', 'zod'],
   },
 

@@ -121,6 +121,8 @@ class Meter {
     this.#link = link
     this.#way = way
     this.#noting = this.#note()
+    // Whoever asks for the rate is told. Where the measurement has ended with an error its network is gone, and that error counts.
+    this.#noting.catch(() => undefined)
   }
 
   /** Bytes per second over the part of the transfer that counts. */

@@ -1,11 +1,4 @@
-const UNITS = ['KiB', 'MiB', 'GiB', 'TiB'] as const
-
-/** `1.2 GiB`; below a KiB the count itself. */
-export function formatBytes(bytes: number): string {
-  if (bytes < 1024) return `${Math.round(bytes)} B`
-  const exponent = Math.min(Math.floor(Math.log2(bytes) / 10), UNITS.length)
-  return `${(bytes / 1024 ** exponent).toFixed(1)} ${UNITS[exponent - 1] ?? 'B'}`
-}
+export { formatBytes } from '../byte-size.ts'
 
 /** `6 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`: the two largest units. */
 export function formatSeconds(seconds: number): string {

@@ -1,4 +1,4 @@
-import { Command, CommanderError, Option } from 'commander'
+import { Command, CommanderError } from 'commander'
 import { BYTE_SIZE_FORM, parseByteSize } from '../byte-size.ts'
 import type { ConfigFlags } from '../config.ts'
 import { MAX_PRIORITY } from '../control/api.ts'
@@ -35,7 +35,8 @@ export interface Runner {
 
 /** The command line of docs/CLI.md; it parses, and leaves the doing and the printing to `runner`. */
 export function createProgram(version: string, runner: Runner): Command {
-  const program = new Command('narvik')
+  const program = common(new Command('narvik'))
+    .enablePositionalOptions()
     .description('Moves Nix-built VM images between the hosts of a fleet, and shows none before its NAR hash is proven.')
     .version(version, '--version', 'print the version')
     .helpOption('--help', 'print this help')
@@ -54,7 +55,25 @@ export function createProgram(version: string, runner: Runner): Command {
   common(program.command('completion <SHELL> [WORD]')).description('print a completion for bash, zsh or fish; needs no daemon')
     .action((shell: string, word: string | undefined, options: CommonOptions) => runner.run(completion(shell, word, program), options))
   settle(program)
+  program.hook('preAction', (_, command) => { inherit(command) })
   return program
+}
+
+/** What stands before the command counts for it: `narvik --json status` is `narvik status --json`. Where both say something, the command's own counts. */
+function inherit(command: Command): void {
+  for (let { parent } = command; parent !== null; { parent } = parent) {
+    for (const [key, value] of Object.entries(parent.opts())) {
+      if (command.getOptionValueSource(key) === undefined) command.setOptionValueWithSource(key, value, 'cli')
+    }
+  }
+  const { json, watch }: CommonOptions = command.opts()
+  if (json === true && watch === true) command.error('error: option \'--watch\' cannot be used with option \'--json\'', { code: 'commander.conflictingOption' })
+}
+
+/** `narvik help fetch` and `narvik --help fetch` are `narvik fetch --help`. */
+export function withHelpLast([first, ...others]: readonly string[]): string[] {
+  if (first === 'help' || first === '--help') return [...others, '--help']
+  return first === undefined ? [] : [first, ...others]
 }
 
 /** Gives every command, at any depth, the settings of the program. */
@@ -74,15 +93,27 @@ function commandPath(command: Command): string {
 }
 
 /** A mistake on the command line as an error with a code; undefined where the exit is no mistake, as after `--help`. */
-export function usageError({ code, message, exitCode }: CommanderError, args: readonly string[]): NarvikError | undefined {
+export function usageError({ code, message, exitCode }: CommanderError, program: Command, args: readonly string[]): NarvikError | undefined {
   if (exitCode === 0) return undefined
-  if (code === 'commander.help') return new NarvikError('invalid-argument', 'Cannot take the command line: found no command, needed one', { hint: 'See: narvik --help' })
-  const known = args[0] !== undefined && /^[a-z]+$/.test(args[0]) && code !== 'commander.unknownCommand'
-  const help = known ? `narvik ${args[0]} --help` : 'narvik --help'
+  const command = commandOf(program, args)
+  const help = command === program ? 'narvik --help' : `narvik ${commandPath(command)} --help`
+  if (code === 'commander.help') return new NarvikError('invalid-argument', 'Cannot take the command line: found no command, needed one', { hint: `See: ${help}` })
   const [said = '', suggestion] = message.replace(/^error: /, '').split('\n')
   const found = WORDING.reduce((text, [pattern, replacement]) => text.replace(pattern, replacement), said)
   const hint = suggestion === undefined ? `See: ${help}` : suggestion.replace(/^\((.*)\)$/, '$1')
   return new NarvikError('invalid-argument', `Cannot take the command line: found ${found}, needed what '${help}' says`, { hint })
+}
+
+/** The command that words lead to, as far as they do. */
+function commandOf(program: Command, args: readonly string[]): Command {
+  let command = program
+  for (const [index, word] of args.entries()) {
+    if (word.startsWith('-') || args[index - 1] === '--socket') continue
+    const next = command.commands.find(child => child.name() === word)
+    if (next === undefined) break
+    command = next
+  }
+  return command
 }
 
 /** Makes Commander's own messages fit the sentence. */
@@ -192,7 +223,7 @@ function addHost(program: Command, { run }: Runner): void {
 }
 
 function addQueue(program: Command, { run }: Runner): void {
-  const queue = program.command('queue').description('the images that wait to be received').helpCommand(false)
+  const queue = common(program.command('queue')).description('the images that wait to be received').helpCommand(false)
   watchable(queue.command('show', { isDefault: true })).description('show what waits, the next one first')
     .action((options: CommonOptions) => run(online.queue(), options))
   common(queue.command('move <REF> <POSITION>')).description('let it be received earlier or later; 1 is the next')
@@ -209,13 +240,13 @@ function addOffline(program: Command, { run }: Runner): void {
 }
 
 function addConfig(program: Command, { run }: Runner): void {
-  const config = program.command('config').description('the configuration; needs no daemon').helpCommand(false)
+  const config = common(program.command('config')).description('the configuration; needs no daemon').helpCommand(false)
   common(config.command('check [FILE]')).description('say what is wrong with the configuration, and where each value comes from')
     .action((file: string | undefined, options: CommonOptions) => run(configCheck(file, process.env), options))
 }
 
 function addFleet(program: Command, { run }: Runner): void {
-  const fleet = program.command('fleet').description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
+  const fleet = common(program.command('fleet')).description('the key that the hosts of a fleet share; needs no daemon').helpCommand(false)
   common(fleet.command('create <FILE>')).description('make a new key')
     .action((file: string, options: CommonOptions) => run(fleetCreate(file), options))
   common(fleet.command('show <FILE>')).description('print the fingerprint of a key, never the key')
@@ -223,13 +254,14 @@ function addFleet(program: Command, { run }: Runner): void {
 }
 
 function addService(program: Command, { run }: Runner): void {
-  const service = program.command('service').description('the systemd service; needs no daemon').helpCommand(false)
+  const service = common(program.command('service')).description('the systemd service; needs no daemon').helpCommand(false)
   common(service.command('install')).description('put the unit in place and make its user')
     .option('--print', 'only print the unit')
     .option('--prefix <dir>', 'root of the system that it is put into')
     .action((options: CommonOptions & { print?: boolean, prefix?: string }) => run(installService(options), options))
 }
 
+/** Groups and the program take these too, so that they may stand before the command. */
 function common(command: Command): Command {
   return command
     .option('--json', 'print one JSON document')
@@ -237,7 +269,7 @@ function common(command: Command): Command {
 }
 
 function watchable(command: Command): Command {
-  return common(command).addOption(new Option('--watch', 'keep it on the screen').conflicts('json'))
+  return common(command).option('--watch', 'keep it on the screen; not with --json')
 }
 
 function collect(value: string, before: readonly string[] = []): string[] {

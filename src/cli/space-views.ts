@@ -26,7 +26,7 @@ export function queueView(queue: QueueJson, paint: Paint): string {
 
 export function collectionView({ dryRun, collected, kept, freedBytes }: CollectionJson, paint: Paint): string {
   const verb = dryRun ? 'would give free' : 'gave free'
-  const parts = [`${verb} ${formatBytes(freedBytes)} of ${plural(collected.length, 'image')}`]
+  const parts = [collected.length === 0 ? `${dryRun ? 'nothing would go' : 'nothing went'}${kept.length === 0 ? ': what is here is pinned, needed by what stays, or has a name' : ''}` : `${verb} ${formatBytes(freedBytes)} of ${plural(collected.length, 'image')}`]
   if (collected.length > 0) {
     const rows = collected.map(({ narHash, name, what, diskBytes, usedAt }): Cell[] => [formatBytes(diskBytes), what, formatTime(usedAt), name ?? '-', narHash])
     parts.push(table(['DISK', 'WHAT', 'LAST USED', 'NAME', 'NAR HASH'], rows, paint))

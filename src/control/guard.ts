@@ -30,7 +30,11 @@ function refuseForeignHost({ headers: { host = '' }, method }: Asked): void {
 
 /** A link from elsewhere may lead to the page, and to nothing else. */
 function refuseForeignOrigin({ headers, method, url }: Asked): void {
-  const site = headers['sec-fetch-site']
+  const { origin, host = '', 'sec-fetch-site': site } = headers
+  // What an older browser says, which tells no site.
+  if (site === undefined && origin !== undefined && origin !== `http://${host}`) {
+    throw new NarvikError('refused', `Cannot answer ${method} ${short(url)}: found a request of ${short(origin)}, needed one of Narvik's own page`)
+  }
   if (site === undefined || site === 'same-origin' || site === 'none') return
   if (headers['sec-fetch-dest'] === 'document' && !url.startsWith('/v1/')) return
   throw new NarvikError('refused', `Cannot answer ${method} ${short(url)}: found a request of another origin (${site}), needed one of Narvik's own page`)

@@ -70,6 +70,9 @@ export interface Registration {
   readonly vouchedBy: Voucher | null
 }
 
+/** Why an image came into the catalog, where nobody says more than that it was asked for. */
+export const ASKED_FOR = 'Asked for'
+
 /** What the journal records: the changes of state, and the beginning and the end of the image's row. */
 export type JournalEvent = ImageEvent | 'create' | 'remove'
 

@@ -1,6 +1,8 @@
+import { formatBytes } from '../byte-size.ts'
+import type { NarHash } from '../image/nar-hash.ts'
 import type { Ref } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Sources } from '../image/verdict.ts'
-import type { ImageRow, JournalEntry } from '../store/image-row.ts'
+import { ASKED_FOR, type ImageRow, type JournalEntry } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
 import { explainNames, refusedNames } from './explain-names.ts'
@@ -11,25 +13,36 @@ const TRIES_TOLD = 50
 
 /**
  * Tells why an image is where it is, where its bytes came from, and what happens next; and of its names who published them, when, and why they are
- * not accepted. Of a name without an image here, the names alone.
- * @throws NarvikError `not-found` where there is no such image, nor a record of such a name.
+ * not accepted. Of a name without an image here, the names alone; of a NAR hash that was here, what became of it.
+ * @throws NarvikError `not-found` where there never was such an image, nor a record of such a name.
  */
 export function explainImage(context: Explained, ref: Ref) {
   const row = lookUp(context.catalog, ref)
   const question = ref.kind === 'name' ? { narHash: row?.narHash, name: ref.name, publisher: ref.publisher } : { narHash: row?.narHash, name: row?.name ?? undefined }
   const names = { names: explainNames(context, question), refusedNames: refusedNames(context, question) }
   const isHeardOf = names.names.length > 0 || names.refusedNames.length > 0
-  return { ...row === undefined && isHeardOf ? WITHOUT_IMAGE : explainRow(context, row ?? requireImage(context.catalog, ref)), ...names }
+  const gone = row === undefined && ref.kind === 'nar-hash' ? explainGone(context, ref.narHash) : undefined
+  return { ...gone ?? (row === undefined && isHeardOf ? WITHOUT_IMAGE : explainRow(context, row ?? requireImage(context.catalog, ref))), ...names }
 }
 
-type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'settings'>
+type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'queue' | 'settings'>
 
 const WITHOUT_IMAGE = {
   narHash: null, narSize: null, name: null, state: null, why: 'no image of this host has the name', reason: null, peers: [], reused: [], zeros: 0, wasted: 0, repaired: 0, refused: [], tried: [],
   next: 'narvik fetch looks for it in the fleet',
 }
 
-function explainRow({ catalog, jobs }: Pick<Explained, 'catalog' | 'jobs'>, row: ImageRow) {
+/** Of an image that was here, or was to be: its journal stays, and says why it went. */
+function explainGone({ catalog }: Pick<Explained, 'catalog'>, narHash: NarHash) {
+  const journal = catalog.journal(narHash)
+  const last = journal.at(-1)
+  if (last === undefined) return undefined
+  return {
+    ...WITHOUT_IMAGE, ...booksOf(journal), narHash: narHash.toSri(), why: `it is not here any more since ${secondOf(last.at)}`, reason: last.reason, refused: refusals(journal), tried: tries(journal),
+  }
+}
+
+function explainRow({ catalog, jobs, queue }: Pick<Explained, 'catalog' | 'jobs' | 'queue'>, row: ImageRow) {
   const journal = catalog.journal(row.narHash)
   const job = jobs.find(row.narHash)
   const books = booksOf(journal)
@@ -39,13 +52,21 @@ function explainRow({ catalog, jobs }: Pick<Explained, 'catalog' | 'jobs'>, row:
     name: row.name,
     state: row.state,
     why: whyHere(row, journal),
-    reason: row.state === 'verified' ? null : row.reason ?? 'its bytes are not here yet',
+    reason: row.state === 'verified' ? null : row.reason === null || row.reason === ASKED_FOR ? 'its bytes are not here yet' : row.reason,
     ...books,
     peers: sharesOf(job, books.peers),
     refused: refusals(journal),
-    tried: journal.slice(-TRIES_TOLD).map(({ at, event, reason }) => ({ at: at.toISOString(), event, reason })),
-    next: whatNext(row, journal, job),
+    tried: tries(journal),
+    next: whatNext(row, journal, job, queue),
   }
+}
+
+function tries(journal: readonly JournalEntry[]): { at: string, event: string, reason: string }[] {
+  return journal.slice(-TRIES_TOLD).map(({ at, event, reason }) => ({ at: at.toISOString(), event, reason }))
+}
+
+function secondOf(time: Date): string {
+  return `${time.toISOString().slice(0, 19).replace('T', ' ')} UTC`
 }
 
 interface WhereFrom extends Sources {
@@ -79,10 +100,10 @@ function addUp<Item>(some: readonly Item[], more: readonly Item[], keyOf: (item:
 
 function whyHere({ source, askedBy, createdAt }: ImageRow, journal: readonly JournalEntry[]): string {
   const since = journal.findLast(({ event }) => event === 'create')?.reason
-  const at = `${createdAt.toISOString().slice(0, 19).replace('T', ' ')} UTC`
+  const at = secondOf(createdAt)
   if (source === 'import') return `it was imported on this host at ${at}`
   const by = { 'nar-hash': 'its NAR hash', 'store-path': 'its store path', 'name': 'its name' }[askedBy]
-  return `it was asked for by ${by} at ${at}${since === undefined ? '' : ` (${since})`}`
+  return `it was asked for by ${by} at ${at}${since === undefined || since === ASKED_FOR ? '' : ` (${since})`}`
 }
 
 /** While it is received, what came so far; then what the evidence says. */
@@ -108,12 +129,23 @@ function refusals(journal: readonly JournalEntry[]): { by: string, detail: strin
   return Array.from(last, ([by, detail]) => ({ by, detail }))
 }
 
-function whatNext(row: ImageRow, journal: readonly JournalEntry[], job: Job<unknown> | undefined): string {
+/** What holds up work on an image, and until when; undefined where nothing does. */
+function heldUp({ narHash }: ImageRow, job: Job<unknown> | undefined, queue: TaskContext['queue']): string | undefined {
+  if (job?.progress.phase === 'paused') return 'it is paused until there is room on the disk; narvik du shows what takes it'
+  const waiting = queue.list()
+  const at = waiting.findIndex(place => place.narHash.equals(narHash))
+  return at < 0 ? undefined : `it has a provider and waits for its turn, number ${at + 1} of ${waiting.length}; narvik queue shows them, and can move it`
+}
+
+function whatNext(row: ImageRow, journal: readonly JournalEntry[], job: Job<unknown> | undefined, queue: TaskContext['queue']): string {
+  const held = heldUp(row, job, queue)
+  if (held !== undefined) return held
+
   switch (row.state) {
     case 'verified': return row.isPrivate ? 'it stays on this host: it is private' : 'it is served to peers, and announced where the policy of this host allows it'
     case 'quarantined': return 'its NAR hash is recomputed; it is shown when that is right'
     case 'rejected': return afterRejection(journal)
-    case 'receiving': return `${job?.progress.bytes ?? 0} of ${row.narSize ?? 'unknown'} bytes are here; when all are, its NAR hash is recomputed`
+    case 'receiving': return `${formatBytes(job?.progress.bytes ?? 0)} of ${row.narSize === null ? 'an unknown size' : formatBytes(row.narSize)} is here; when all of it is, its NAR hash is recomputed`
     case 'wanted': return job === undefined
       ? 'it is looked for every 10 s and whenever a peer connects'
       : 'providers are being looked for'
@@ -123,5 +155,7 @@ function whatNext(row: ImageRow, journal: readonly JournalEntry[], job: Job<unkn
 function afterRejection(journal: readonly JournalEntry[]): string {
   const verdict = journal.findLast(({ event }) => event === 'fail')?.evidence?.verdict
   if (verdict !== undefined && isPolicyRefusal(verdict)) return 'its bytes are right; narvik fetch accepts it once it has enough signatures of trusted keys'
+  const last = journal.slice(-2).map(({ event }) => event).join()
+  if (last === 'damage,fail') return 'it stays out of reach; narvik verify --repair brings the parts that are wrong, narvik rm drops it'
   return 'it stays out of reach; narvik fetch tries again, narvik rm drops it'
 }

@@ -1,3 +1,4 @@
+import { formatBytes } from '../byte-size.ts'
 import { NarvikError } from '../errors.ts'
 import type { Job, Progress } from './jobs.ts'
 
@@ -31,9 +32,13 @@ function rejectOn(signals: readonly AbortSignal[], error: () => NarvikError): Pr
   })
 }
 
+/** Phases whose name alone does not say it. */
+const DOING: Partial<Record<Progress['phase'], string>> = { queued: 'waiting for its turn', paused: 'paused for want of room', finding: 'looking for a provider' }
+
 function giveUp({ narHash, progress }: Job<unknown>, seconds: number | undefined, timeout: AbortSignal | undefined): NarvikError {
-  const state = progress.totalBytes === null ? `still ${progress.phase}` : `${progress.phase}, ${progress.bytes} of ${progress.totalBytes} bytes`
-  const details = { hint: 'It goes on in the background: `narvik transfers` shows it, `narvik rm` gives it up' }
-  if (timeout?.aborted === true) return new NarvikError('timed-out', `Cannot finish ${narHash.toSri()} in ${String(seconds)} s: found it ${state}`, details)
-  return new NarvikError('interrupted', `Cannot wait for ${narHash.toSri()} any longer: the caller went away`, details)
+  const doing = DOING[progress.phase] ?? progress.phase
+  const state = progress.totalBytes === null ? `still ${doing}` : `${doing}, ${formatBytes(progress.bytes)} of ${formatBytes(progress.totalBytes)}`
+  const details = { hint: 'It goes on in the background: `narvik transfers` shows it, `narvik cancel` gives it up' }
+  if (timeout?.aborted === true) return new NarvikError('timed-out', `Cannot finish ${narHash.toSri()} in ${String(seconds)} s: found it ${state}, needed it done`, details)
+  return new NarvikError('interrupted', `Cannot wait for ${narHash.toSri()} any longer: found that the caller went away, needed it to wait`, details)
 }

@@ -89,7 +89,7 @@ export async function verifyTree(subject: Subject, options: VerifyOptions = {}):
     ...read.wasFollowed ? ['; their bytes were read behind those that came'] : [],
     ...listsChunks(read.measurement.manifest) ? [] : ['; they have too many chunks to be listed, so the image goes in one stream'],
   ]
-  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} entries, all of them files, directories or symlinks${notes.join('')}`, milliseconds }
+  const shape: StageResult = { stage: 'shape', verdict: 'pass', detail: `${read.entries} ${read.entries === 1 ? 'entry' : 'entries'}, all of them files, directories or symlinks${notes.join('')}`, milliseconds }
   const stages = subject.registered === undefined ? STAGES : [...STAGES, ['registration', checkRegistration] as const]
   const results = stages.map(([stage, check]) => ({ stage, ...check(subject, read.measurement), milliseconds: 0 }))
   const { result, vouchedBy } = await judgeSignatures(subject, read.measurement, options)

@@ -70,7 +70,7 @@ const badDetails: ImageDetailsJson = {
   ],
 }
 
-const status: StatusJson = {
+export const goodStatus: StatusJson = {
   peerId: PEER,
   addresses: [`/ip4/127.0.0.1/tcp/4650/p2p/${PEER}`],
   version: '0.1.0',
@@ -200,7 +200,7 @@ export function fakeTasks(overrides: Partial<Tasks> = {}): Tasks {
       const { narHash, narSize, state } = known(ref)
       return { narHash, state, chunks: { count: 4, proven: 2 }, bytes: 644_245_094, totalBytes: narSize, cells: Buffer.from([255, 255, 0, 0]).toString('base64') }
     },
-    status: () => status,
+    status: () => goodStatus,
     peers: () => [peer],
     publishName: () => publishedName,
     names: () => [publishedName],

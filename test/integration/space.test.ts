@@ -67,7 +67,7 @@ describe('a host with a quota', () => {
 
     const big = await importRandom(source, 9 * MIB)
     const { exitCode, stderr } = await host.run('fetch', big)
-    expect([exitCode, stderr]).toEqual([1, expect.stringMatching(/^narvik: Cannot take \d+ bytes more: found \d+ too few under the quota of 10485760/)])
+    expect([exitCode, stderr]).toEqual([1, expect.stringMatching(/^narvik: Cannot take [\d.]+ MiB more: found [\d.]+ [KM]iB too few under the quota of 10\.0 MiB/)])
     expect((await host.client.list()).map(({ narHash }) => narHash)).toContain(refs[0])
   })
 })

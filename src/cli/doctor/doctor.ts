@@ -40,6 +40,7 @@ async function lookAtDaemon(client: () => ControlClient): Promise<{ readonly sta
     const status = await client().status()
     return { status, finding: found('daemon', 'ok', `version ${status.version} answers on ${status.socket}`) }
   } catch (error) {
+    if (isNarvikError(error) && error.code === 'invalid-config') return { finding: found('daemon', 'warn', 'not asked: the configuration, which says where its socket is, has a mistake', 'Correct it, or name the socket with --socket') }
     const hint = isNarvikError(error) ? error.hint : undefined
     return { finding: found('daemon', 'fail', messageOf(error), hint ?? 'Start it: systemctl start narvikd, or narvik daemon') }
   }

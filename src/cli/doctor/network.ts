@@ -52,12 +52,18 @@ async function ownerOf(path: string): Promise<number | undefined> {
   }
 }
 
-export async function checkPorts({ config: { listen }, status }: Host): Promise<Finding[]> {
-  const addresses = status?.addresses ?? listen
-  const findings = await Promise.all(addresses.map(async address => {
+export async function checkPorts({ config, status }: Host): Promise<Finding[]> {
+  const addresses = status?.addresses ?? config.listen
+  const ofPeers = addresses.map(async address => {
     const [, , host = '', , port = '0'] = address.split('/')
     return status === undefined ? tryToListen(address, host, Number(port)) : tryToConnect(address, host, Number(port))
-  }))
+  })
+  // Without these the daemon does not start either; one that runs has them, and may have been told others than this shell knows.
+  const others = (['metrics', 'page'] as const).map(async name => {
+    const { host, port } = config[name]
+    return status !== undefined || port === null ? [] : [await tryToListen(`${name}.port ${port}`, host, port)]
+  })
+  const findings = [...await Promise.all(ofPeers), ...(await Promise.all(others)).flat()]
   const beyond = addresses.some(address => !isLoopback(address))
   return beyond ? findings : [...findings, found('ports', 'warn', 'only loopback is listened on: no other host can reach this one', 'Set listen, for instance to ["/ip4/0.0.0.0/tcp/4650"], with a fleet key')]
 }

@@ -30,6 +30,8 @@ export async function checkDisk(host: Host): Promise<Finding> {
     const { bavail, bsize } = await statfs(await nearestThere(dataDir))
     const free = bavail * bsize
     const detail = `${formatBytes(free)} free in ${dataDir}`
+    const { paused = null } = host.status ?? {}
+    if (paused !== null) return found('disk', 'fail', `fetches are paused: ${paused}`, 'Make room: narvik gc --dry-run --free 20GiB says what would go, narvik gc --free 20GiB lets it go')
     if (free < FULL_BYTES) return found('disk', 'fail', detail, 'Make room: narvik list, narvik rm REF')
     if (free < NEARLY_FULL_BYTES) return found('disk', 'warn', detail, 'Make room before the next fetch: narvik list, narvik rm REF')
     return found('disk', 'ok', detail)
@@ -43,6 +45,7 @@ export async function checkPermissions(host: Host): Promise<Finding[]> {
   const dataDir = host.status?.dataDir ?? host.config.dataDir
   const socket = host.status?.socket ?? host.config.socket
   const findings = await Promise.all([
+    checkMode(dataDir, 0o022, 'others can write the data directory, and the daemon refuses it', `chmod go-w ${dataDir}`),
     checkMode(join(dataDir, 'identity.key'), 0o077, 'the host\'s key can be read by others', 'Make a new one: stop the daemon, remove the file, start the daemon'),
     checkMode(join(dataDir, 'quarantine'), 0o077, 'what is not proven can be reached by others', `chmod 700 ${join(dataDir, 'quarantine')}`),
     checkMode(dirname(socket), 0o022, 'others can write the directory of the control socket', `chmod go-w ${dirname(socket)}`),

@@ -1,5 +1,6 @@
 import { basename } from 'node:path'
 import { setTimeout as delay } from 'node:timers/promises'
+import { formatBytes } from '../../byte-size.ts'
 import { NarvikError } from '../../errors.ts'
 import { ROOM_LOOK_MS } from '../../limits.ts'
 import type { Logger } from '../../log.ts'
@@ -169,8 +170,8 @@ export class Space {
     const still = await missing()
     if (still <= 0) return
     const last = kept[0] === undefined ? '' : `; of what is left, ${kept[0].narHash.toSri()} stays because ${kept[0].reason}`
-    const action = bytes === 0 ? 'go on receiving' : `take ${bytes} bytes more`
-    throw new NarvikError('over-quota', `Cannot ${action}: found ${still} too few under the quota of ${quotaBytes}, and nothing more that may be collected${last}`, {
+    const action = bytes === 0 ? 'go on receiving' : `take ${formatBytes(bytes)} more`
+    throw new NarvikError('over-quota', `Cannot ${action}: found ${formatBytes(still)} too few under the quota of ${formatBytes(quotaBytes)}, and nothing more that may be collected${last}`, {
       hint: 'See `narvik du` for what takes how much, and `narvik gc --dry-run` for what may go; remove images, unpin some, or raise space.quota',
     })
   }
@@ -180,8 +181,8 @@ export class Space {
     const free = await this.#parts.content.freeBytes()
     const promised = await this.#promised(free - bytes, { besides, signal })
     if (free - promised >= bytes) return
-    const others = promised === 0 ? '' : `, ${promised} of them promised to others`
-    throw new NarvikError('disk-full', `Cannot receive ${bytes} bytes: found ${free} free bytes in the data directory${others}, needed ${bytes}`, { hint: ROOM_HINT })
+    const others = promised === 0 ? '' : `, ${formatBytes(promised)} of them promised to others`
+    throw new NarvikError('disk-full', `Cannot receive ${formatBytes(bytes)}: found ${formatBytes(free)} free in the data directory${others}, needed ${formatBytes(bytes)}`, { hint: ROOM_HINT })
   }
 
   /** Bytes that others have claimed and not written. Only where that matters to `spare` bytes it is looked at what they have written. */
@@ -205,7 +206,7 @@ export class Space {
     const { minFreeBytes } = this.#settings
     if (minFreeBytes === 0) return undefined
     const free = await this.#parts.content.freeBytes()
-    return free >= minFreeBytes ? undefined : `found ${free} free bytes on the disk, needed ${minFreeBytes} (space.min_free)`
+    return free >= minFreeBytes ? undefined : `found ${formatBytes(free)} free on the disk, needed ${formatBytes(minFreeBytes)} (space.min_free)`
   }
 
   /** Two claims at once would both find the room that is there for one. */

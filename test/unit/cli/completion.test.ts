@@ -36,6 +36,9 @@ test('bash completes commands, commands within commands and options', async () =
   expect(await complete('fleet', '')).toEqual(expect.arrayContaining(['create', 'show']))
   expect(await complete('fetch', 'web-1', '--time')).toEqual(['--timeout'])
   expect(await complete('config', 'check', '--js')).toEqual(['--json'])
+  expect(await complete('--js')).toEqual(['--json'])
+  expect(await complete('--json', '--socket', '/run/a.sock', 'trans')).toEqual(['transfers'])
+  expect(await complete('--json', 'fleet', '--json', 'cr')).toEqual(['create'])
   expect(await complete('nothing-like-it')).toEqual([''])
 })
 
@@ -46,7 +49,8 @@ test('bash completes references where one is due, as the daemon knows them', asy
   expect(await here('show', '')).toEqual(['web-1', BAD_HASH, 'web'])
   expect(await here('fetch', 'we')).toEqual(['web-1', 'web'])
   expect(await here('fetch', '--name', 'copy', GOOD_HASH.slice(0, 12))).toEqual([GOOD_HASH])
-  expect(await here('queue', 'move', 'w')).toEqual([''])
+  expect(await here('queue', 'move', 'w')).toEqual(['web-1', 'web'])
+  expect(await complete('--socket', socket, 'show', 'we')).toEqual(['web-1', 'web'])
   expect(await complete('queue', 'move', '--socket', socket, 'w')).toEqual(['web-1', 'web'])
   // Not for what is no REF, and not for what follows an option.
   expect(await here('export', 'web-1', '')).not.toContain('web-1')

@@ -4,14 +4,16 @@ import { join } from 'node:path'
 import { describe, expect, onTestFinished, test } from 'vitest'
 import { doctor } from '../../../src/cli/doctor/doctor.ts'
 import type { Finding } from '../../../src/cli/doctor/finding.ts'
+import { findSocket } from '../../../src/cli/socket.ts'
 import { ControlClient } from '../../../src/control/client.ts'
 import { createFleetKey } from '../../../src/fleet-key.ts'
 import { startControl } from '../../helpers/control.ts'
+import { goodStatus } from '../../helpers/fake-tasks.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
 
-async function examine(env: NodeJS.ProcessEnv, socket = '/absent/narvik.sock'): Promise<{ verdicts: Record<string, string[]>, findings: readonly Finding[], failed: boolean }> {
+async function examine(env: NodeJS.ProcessEnv, socket: string | (() => string) = '/absent/narvik.sock'): Promise<{ verdicts: Record<string, string[]>, findings: readonly Finding[], failed: boolean }> {
   const outcome = await doctor({ HOME: '/absent', ...env })({
-    json: true, client: () => new ControlClient({ socket }), onProgress: () => undefined, stdin: process.stdin, stdoutIsTerminal: false,
+    json: true, client: () => new ControlClient({ socket: typeof socket === 'string' ? socket : socket() }), onProgress: () => undefined, stdin: process.stdin, stdoutIsTerminal: false,
   })
   if (!('json' in outcome)) throw new TypeError('no answer')
   const { findings } = outcome.json as { findings: readonly Finding[] }
@@ -42,14 +44,37 @@ describe('doctor', () => {
     expect(failed).toBe(true)
   })
 
-  test('sees a port that another program has', async () => {
+  test('sees a port that another program has: of peers, of the metrics, of the page', async () => {
     const server = createServer()
     await new Promise<void>(resolve => { server.listen(0, '127.0.0.1', resolve) })
     onTestFinished(() => { server.close() })
     const address = server.address()
     const port = typeof address === 'object' && address !== null ? address.port : 0
-    const { verdicts } = await examine({ NARVIK_LISTEN: `/ip4/127.0.0.1/tcp/${port}` })
-    expect(verdicts.ports).toContain('fail')
+    expect((await examine({ NARVIK_LISTEN: `/ip4/127.0.0.1/tcp/${port}` })).verdicts.ports).toEqual(['fail', 'warn'])
+    for (const name of ['METRICS', 'PAGE']) {
+      const { findings } = await examine({ [`NARVIK_${name}_PORT`]: String(port) })
+      expect(findings).toContainEqual({ check: 'ports', verdict: 'fail', detail: expect.stringContaining(`${name.toLowerCase()}.port ${port}: listen EADDRINUSE`) as string, hint: `See who has it: ss -ltnp 'sport = :${port}'` })
+    }
+  })
+
+  test('sees a data directory that others may write, which the daemon refuses', async () => {
+    const directory = await temporaryDirectory()
+    await chmod(directory, 0o777)
+    const { findings } = await examine({ NARVIK_DATA_DIR: directory })
+    expect(findings).toContainEqual({ check: 'permissions', verdict: 'fail', detail: `${directory} has mode 777: others can write the data directory, and the daemon refuses it`, hint: `chmod go-w ${directory}` })
+  })
+
+  test('says that fetches are paused, and why', async () => {
+    const { socket } = await startControl({ status: () => ({ ...goodStatus, paused: 'less than 1 GiB is free' }) })
+    expect((await examine({}, socket)).findings).toContainEqual(expect.objectContaining({ check: 'disk', verdict: 'fail', detail: 'fetches are paused: less than 1 GiB is free' }))
+  })
+
+  test('says of a mistake in the configuration once what it is', async () => {
+    const file = join(await temporaryDirectory(), 'narvik.toml')
+    await writeFile(file, 'listn = []')
+    const { findings } = await examine({ NARVIK_CONFIG: file }, () => findSocket(undefined, { HOME: '/absent', NARVIK_CONFIG: file }))
+    expect(findings.filter(({ detail }) => detail.includes('listn'))).toHaveLength(1)
+    expect(findings).toContainEqual(expect.objectContaining({ check: 'daemon', verdict: 'warn', detail: expect.stringContaining('not asked') as string }))
   })
 
   test('sees a key that others may read, and a host that is open without one', async () => {

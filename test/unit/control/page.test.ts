@@ -91,6 +91,12 @@ describe('the page\'s port', () => {
       expect((await get(place, '/page/', from('localhost', { 'sec-fetch-site': site, 'sec-fetch-dest': 'document' }))).status).toBe(200)
     }
     expect((await get(place, '/v1/images', from('localhost', { 'sec-fetch-site': 'same-origin' }))).status).toBe(200)
+    // An older browser names the origin alone.
+    const { socket: socketPath } = await startControl()
+    for (const origin of ['http://evil.example', 'http://localhost:81', 'null']) {
+      for (const where of [place, { socketPath }]) expect((await get(where, '/v1/images', from('localhost:80', { origin }))).status, origin).toBe(403)
+    }
+    expect((await get(place, '/v1/images', from('localhost:80', { origin: 'http://localhost:80' }))).status).toBe(200)
   })
 
   test('has a bounded number of readers, and room again when one goes', async () => {
@@ -119,7 +125,7 @@ describe('the control socket', () => {
   })
 
   // Where somebody forwards a port to it, every page that the browser has open can reach it.
-  test.each([{ 'user-agent': 'Mozilla/5.0' }, { origin: 'null' }, { 'sec-fetch-site': 'none' }, { 'sec-ch-ua': 'x' }])('lets a browser (%j) only read, and only as loopback', async marks => {
+  test.each([{ 'user-agent': 'Mozilla/5.0' }, { origin: 'http://localhost:8080' }, { 'sec-fetch-site': 'none' }, { 'sec-ch-ua': 'x' }])('lets a browser (%j) only read, and only as loopback', async marks => {
     const { socket: socketPath } = await startControl()
     const asked = (host: string, method = 'GET'): Asked => ({ method, headers: { host, ...marks } })
     expect((await get({ socketPath }, '/v1/images', asked('localhost:8080'))).status).toBe(200)

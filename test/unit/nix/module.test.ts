@@ -1,7 +1,9 @@
 import { readFileSync } from 'node:fs'
 import { join } from 'node:path'
 import { execa } from 'execa'
+import { parse as parseToml } from 'smol-toml'
 import { describe, expect, test } from 'vitest'
+import { CONFIG_KEYS } from '../../../src/config.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
 
 interface Evaluated {
@@ -32,6 +34,12 @@ function unitSettings(): Map<string, string[]> {
   return settings
 }
 
+/** `nix.bin_dir`: the names of all values in a document. */
+function keysOf(value: unknown, path = ''): string[] {
+  if (typeof value !== 'object' || value === null || Array.isArray(value)) return [path]
+  return Object.entries(value).flatMap(([key, inner]) => keysOf(inner, path === '' ? key : `${path}.${key}`))
+}
+
 describe('the NixOS module', () => {
   test('runs the service as the unit does', async () => {
     const { config, package: { version } } = await evaluate('{ enable = true; fleetKeyFile = "/var/keys/fleet.key"; }')
@@ -54,6 +62,15 @@ describe('the NixOS module', () => {
     expect(config?.environment.etc['narvik/narvik.toml']?.source.content).toEqual({ listen: ['/ip4/0.0.0.0/tcp/4650'], metrics: { port: 4651 } })
     expect(config?.networking.firewall.allowedTCPPorts).toEqual([4650])
     expect(config?.assertions.every(({ assertion }) => assertion)).toBe(true)
+  })
+
+  test('takes every key of the configuration, those of the whole example, and opens the ports that stand there', async () => {
+    const example = parseToml(readFileSync('config/narvik.example.toml', 'utf8').replace(/^# (\w+ = .*)$/gm, '$1').replace('/tcp/0', '/tcp/4650'))
+    const { config } = await evaluate(`{ enable = true; openFirewall = true; settings = builtins.fromJSON ${JSON.stringify(JSON.stringify(example)).replaceAll('${', '\\${')}; }`)
+    const written = config?.environment.etc['narvik/narvik.toml']?.source.content
+    expect(written).toEqual(example)
+    expect(keysOf(written).toSorted()).toEqual(CONFIG_KEYS.toSorted())
+    expect(config?.networking.firewall.allowedTCPPorts).toEqual([4650])
   })
 
   test('refuses a key that everybody could read, and does nothing unless it is enabled', async () => {

@@ -80,16 +80,22 @@ describe('a limit', () => {
     expect(pace.taking(MIB, signal)).toBeInstanceOf(Promise)
   })
 
-  it('that is set anew is in force for what goes on', () => {
+  it.each([['upload', 'sending'], ['download', 'taking'], ['uploadPerPeer', 'sending'], ['downloadPerPeer', 'taking']] as const)('of %s holds back %s alone, from the start and when it is set anew for what goes on', (limit, way) => {
+    const other = way === 'sending' ? 'taking' : 'sending'
     const slept: number[] = []
-    const paces = new Paces(NO_LIMITS, { now: () => 0, sleep: ms => { slept.push(Math.round(ms)); return Promise.resolve() } })
+    const init = { now: () => 0, sleep: (ms: number) => { slept.push(Math.round(ms)); return Promise.resolve() } }
+    const limits = { ...NO_LIMITS, [limit]: MIB }
+    const limited = new Paces(limits, init).of('peer')
+    void limited[way](3 * MIB, signal)
+    expect(limited[other](3 * MIB, signal)).toBeUndefined()
+    const paces = new Paces(NO_LIMITS, init)
     const pace = paces.of('peer')
-    expect(pace.sending(MIB, signal)).toBeUndefined()
-    paces.configure({ ...NO_LIMITS, uploadPerPeer: MIB })
-    void pace.sending(2 * MIB, signal)
+    expect(pace[way](MIB, signal)).toBeUndefined()
+    paces.configure(limits)
+    void pace[way](2 * MIB, signal)
     paces.configure(NO_LIMITS)
-    expect(pace.sending(MIB, signal)).toBeUndefined()
-    expect(slept).toEqual([2000])
+    expect(pace[way](MIB, signal)).toBeUndefined()
+    expect(slept).toEqual([3000, 2000])
   })
 
   it('ends the wait of what is given up', async () => {
@@ -101,8 +107,15 @@ describe('a limit', () => {
 })
 
 describe('a bucket', () => {
+  it('saves up no more than its burst while nobody takes', () => {
+    let now = 0
+    const bucket = new TokenBucket(MIB, () => now)
+    now = 60_000
+    expect(Array.from({ length: 4 }, () => bucket.take(256 * 1024))).toEqual([0, 250, 500, 750])
+  })
+
   it('never lets more through than its rate and a burst, whatever is asked when', () => {
-    fc.assert(fc.property(fc.integer({ min: 1000, max: 1e9 }), fc.array(fc.tuple(fc.nat(500), fc.nat(WIRE_BUFFER_BYTES)), { minLength: 1, maxLength: 100 }), (rate, takes) => {
+    fc.assert(fc.property(fc.integer({ min: 1000, max: 1e9 }), fc.array(fc.tuple(fc.oneof(fc.nat(500), fc.nat(100_000)), fc.nat(WIRE_BUFFER_BYTES)), { minLength: 1, maxLength: 40 }), (rate, takes) => {
       let now = 0
       const bucket = new TokenBucket(rate, () => now)
       const gone: { at: number, bytes: number }[] = []
@@ -111,9 +124,12 @@ describe('a bucket', () => {
         gone.push({ at: now + bucket.take(bytes), bytes })
       }
       const burst = Math.max(rate / 4, WIRE_BUFFER_BYTES)
-      for (const { at } of gone) {
-        const before = sum(gone.filter(other => other.at <= at).map(({ bytes }) => bytes))
-        expect(before).toBeLessThanOrEqual(at * rate / 1000 + burst + 1)
+      // Also after a rest, in which nothing is saved up but the burst.
+      for (const [index, { at: from }] of gone.entries()) {
+        for (const { at: to } of gone.slice(index)) {
+          const within = sum(gone.filter(({ at }) => at >= from && at <= to).map(({ bytes }) => bytes))
+          expect(within).toBeLessThanOrEqual((to - from) * rate / 1000 + burst + 1)
+        }
       }
     }))
   })

@@ -2,6 +2,7 @@ import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
 import { NarvikError } from '../../../src/errors.ts'
 import { cancelFetch } from '../../../src/tasks/cancel-fetch.ts'
+import { explainImage } from '../../../src/tasks/explain-image.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { FetchQueue } from '../../../src/tasks/fetch-queue.ts'
 import { describeQueue, moveInQueue } from '../../../src/tasks/queue.ts'
@@ -118,6 +119,9 @@ describe('fetches', () => {
     await expect.poll(waiting).toEqual([sri(1), sri(2)])
     fetches.push(fetch(3, 5))
     await expect.poll(waiting).toEqual([sri(3), sri(1), sri(2)])
+    expect(explainImage(context, { kind: 'nar-hash', narHash: images[1]?.narHash ?? someHash('') })).toMatchObject({
+      state: 'wanted', why: expect.stringMatching(/UTC$/) as string, reason: 'its bytes are not here yet', next: expect.stringContaining('waits for its turn, number 2 of 3; narvik queue') as string,
+    })
     // Asked for again, and moved.
     fetches.push(fetch(2, 9))
     expect(waiting()).toEqual([sri(2), sri(3), sri(1)])
@@ -139,6 +143,10 @@ describe('fetches', () => {
     for (const fetching of fetches) await expectFailure(fetching, 'cancelled', /it was cancelled/)
     expect([context.catalog.list(), waiting(), await context.content.inQuarantine()]).toEqual([[], [], []])
     expect(context.catalog.journal(images[0]?.narHash ?? someHash('')).at(-1)).toMatchObject({ event: 'remove', reason: 'cancelled on request' })
+    expect(explainImage(context, { kind: 'nar-hash', narHash: images[0]?.narHash ?? someHash('') })).toMatchObject({
+      narHash: sri(0), state: null, why: expect.stringMatching(/^it is not here any more since .* UTC$/) as string, reason: 'cancelled on request', next: 'narvik fetch looks for it in the fleet',
+    })
+    expect(() => explainImage(context, { kind: 'nar-hash', narHash: someHash('never heard of') })).toThrow(/found no such image/)
   })
 
   it('that are over can not be cancelled', async () => {

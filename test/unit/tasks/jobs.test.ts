@@ -97,7 +97,7 @@ describe('a caller of a job', () => {
       self.report({ phase: 'receiving', bytes: 5, totalBytes: 10 })
       return held.opened
     })
-    await expectFailure(waitFor(job, { timeoutSeconds: 0.001 }), 'timed-out', /in 0.001 s: found it receiving, 5 of 10 bytes/)
+    await expectFailure(waitFor(job, { timeoutSeconds: 0.001 }), 'timed-out', /in 0.001 s: found it receiving, 5 B of 10 B, needed it done/)
     await expectFailure(waitFor(job, { signal: AbortSignal.abort() }), 'interrupted', /the caller went away/)
     held.open()
     await waitFor(job, {})

@@ -62,6 +62,25 @@ describe('the scrub', () => {
     for (const [index, image] of images.entries()) expect(rowOf(image)?.provenAt?.getTime()).toBeGreaterThanOrEqual(before[index] ?? 0)
   })
 
+  it('among those of one kind takes what was proven longest ago first, and what never was before it', async () => {
+    const { context } = await hostWith(undefined, undefined, undefined, undefined)
+    const provenAt = [3, 1, null, 2].map(at => at === null ? null : new Date(at))
+    const rows = context.catalog.list().map((row, index) => ({ ...row, provenAt: provenAt[index] ?? null }))
+    expect(rows.toSorted(byUrgency).map(row => row.provenAt?.getTime() ?? null)).toEqual([null, 1, 2, 3])
+  })
+
+  it('reads no faster than its rate', async () => {
+    const { context, images: [slow, fast], scrubber } = await hostWith('web', undefined) as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage, TestImage] }
+    // A quarter of an hour for the one with a name, which comes first.
+    scrubber.configure({ bytesPerSecond: 50, intervalMs: DAY })
+    const looking = scrubber.look()
+    await expect.poll(() => context.jobs.find(slow.narHash)?.kind).toBe('scrub')
+    for (let round = 0; round < 20; round++) await verifyImages(context, { ref: { kind: 'nar-hash', narHash: fast.narHash } })
+    expect(scrubber.describe().underWay).toBe(slow.narHash.toSri())
+    await context.jobs.stop()
+    await looking
+  })
+
   it('says when it has proven something last, when it will next, and what it found', async () => {
     const { context, images: [image], clock, scrubber, rowOf } = await hostWith('web') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
     const due = new Date(clock.now).toISOString()

@@ -89,7 +89,7 @@ describe('the room that an image claims', () => {
     const { fleet, quotaWith } = await host()
     const peer = await fleet.add('peer', image)
     await quotaWith(MIB)
-    await expectFailure(fetchImage(fleet.context, refOf(image)), 'over-quota', /Cannot take \d+ bytes more/)
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'over-quota', /Cannot take [\d.]+ [KM]iB more/)
     expect(peer.sent).toEqual([])
     await quotaWith(3 * MIB)
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
@@ -118,7 +118,7 @@ describe('the room that an image claims', () => {
     vi.spyOn(context.content, 'freeBytes').mockResolvedValue(5 * MIB)
     const narHash = someHash(1)
     await space.claim(narHash.toNix32(), 3 * MIB, { signal })
-    await expectFailure(space.claim('other', 3 * MIB, { signal }), 'disk-full', /found 5242880 free bytes in the data directory, 3145728 of them promised to others, needed 3145728/)
+    await expectFailure(space.claim('other', 3 * MIB, { signal }), 'disk-full', /found 5.0 MiB free in the data directory, 3.0 MiB of them promised to others, needed 3.0 MiB/)
     await space.claim('small', MIB, { signal })
     space.release('small')
     // What has come is no longer promised: that it is not free either the disk says.

@@ -1,10 +1,13 @@
 import { access } from 'node:fs/promises'
 import { describe, expect, it } from 'vitest'
 import type { NarHash } from '../../../../src/image/nar-hash.ts'
+import { silentLogger } from '../../../../src/log.ts'
+import { createChunkSource } from '../../../../src/tasks/chunk-source.ts'
 import { exportImage } from '../../../../src/tasks/export-image.ts'
 import { fetchImage } from '../../../../src/tasks/fetch-image.ts'
 import { importImage } from '../../../../src/tasks/import-image.ts'
 import { pinImage } from '../../../../src/tasks/pin-image.ts'
+import { createClosureSource, createImageSource } from '../../../../src/tasks/serve.ts'
 import { standing } from '../../../../src/tasks/space/copies.ts'
 import type { SpaceSettings } from '../../../../src/tasks/space/space.ts'
 import { describeUsage } from '../../../../src/tasks/usage.ts'
@@ -12,6 +15,7 @@ import { expectFailure } from '../../../helpers/failure.ts'
 import { FakeFleet, flipped, gate, makeImage, someTree, type TestImage } from '../../../helpers/fake-fleet.ts'
 import { randomOf } from '../../../vectors/fastcdc/inputs.ts'
 import { temporaryDirectory } from '../../../helpers/temporary.ts'
+import { collect } from '../../../helpers/trees.ts'
 
 const { signal } = new AbortController()
 const SETTINGS: SpaceSettings = { quotaBytes: null, minFreeBytes: 0, minCopies: 0 }
@@ -84,6 +88,7 @@ describe('a collection', () => {
     const { images: [image], gc, stateOf, context } = await hostWith('') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
     const ref = { kind: 'nar-hash', narHash: image.narHash } as const
     expect(pinImage(context, { ref, pinned: true }).pinnedAt).not.toBeNull()
+    expect(await gc('all', true)).toMatchObject({ collected: [], kept: [] })
     expect((await gc(1)).collected).toEqual([])
     pinImage(context, { ref, pinned: false })
     expect((await gc(1)).collected).toHaveLength(1)
@@ -150,6 +155,29 @@ describe('the copies of the fleet', () => {
     expect((await gc()).kept).toMatchObject([{ reason: 'the fleet needs this copy: another one went meanwhile' }])
     await expect.poll(() => fleet.announces(image.narHash)).toBe(true)
   })
+
+  // Two hosts that are about to go must not count on each other.
+  it('are told no by every protocol from when this host withdraws its announcement, and yes again when it stays', async () => {
+    const { fleet, space, gc, images: [image], context } = await hostWith('') as never as Awaited<ReturnType<typeof hostWith>> & { images: [TestImage] }
+    space.configure({ ...SETTINGS, minCopies: 1 })
+    const peer = await fleet.add(peerThatComes('before', image.narHash), image)
+    const parts = { ...context, logger: silentLogger, onDamage: () => undefined }
+    const [source, chunks, closures] = [createImageSource(parts), createChunkSource(parts), createClosureSource(parts)]
+    const digest = context.catalog.get(image.narHash)?.manifestDigest ?? ''
+    const isHere = async (): Promise<boolean[]> => [
+      await collect(source.read(image.narHash, 0, 0, { signal })).then(() => true, () => false),
+      await source.describe(image.narHash) !== undefined, chunks.hold(image.narHash, digest) !== undefined, closures.narSize(image.narHash) !== undefined,
+    ]
+    expect(await isHere()).toEqual([true, true, true, true])
+    const said: Promise<boolean[]>[] = []
+    onWithdraw(context, () => {
+      said.push(isHere())
+      peer.isGone = true
+    })
+    expect((await gc()).collected).toEqual([])
+    expect(await Promise.all(said)).toEqual([[false, false, false, false]])
+    expect(await isHere()).toEqual([true, true, true, true])
+  })
 })
 
 describe('the quota', () => {
@@ -168,7 +196,7 @@ describe('the quota', () => {
     space.configure({ ...SETTINGS, quotaBytes: await quotaWith(1000) })
     const image = await makeImage(someTree(SIZE, 99))
     const peer = await fleet.add('peer', image)
-    await expectFailure(fetchImage(context, { ref: { kind: 'nar-hash', narHash: image.narHash } }), 'over-quota', /Cannot take \d+ bytes more: found \d+ too few/)
+    await expectFailure(fetchImage(context, { ref: { kind: 'nar-hash', narHash: image.narHash } }), 'over-quota', /Cannot take [\d.]+ KiB more: found [\d.]+ KiB too few/)
     expect(peer.asked).toEqual([])
     expect(images.map(stateOf)).toEqual(['verified'])
     expect((await describeUsage(context, { signal })).claimedBytes).toBe(0)
@@ -214,7 +242,7 @@ describe('a disk that is nearly full', () => {
     await fleet.add('peer', image, { before: once(() => { space.configure({ ...SETTINGS, minFreeBytes: Number.MAX_SAFE_INTEGER }) }) })
     const phases = new Set<string>()
     const fetch = fetchImage(context, { ref: { kind: 'nar-hash', narHash: image.narHash }, onProgress: ({ phase }) => { phases.add(phase) } })
-    await expect.poll(() => space.paused, { timeout: 20_000 }).toMatch(/found \d+ free bytes on the disk, needed 9007199254740991 \(space.min_free\)/)
+    await expect.poll(() => space.paused, { timeout: 20_000 }).toMatch(/found [\d.]+ GiB free on the disk, needed 8192\.0 TiB \(space.min_free\)/)
     expect(phases).toContain('paused')
     space.configure(SETTINGS)
     expect(await fetch).toMatchObject({ state: 'verified' })
