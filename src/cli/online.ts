@@ -1,4 +1,5 @@
 import { resolve } from 'node:path'
+import { PEER_ID } from '../config.ts'
 import { NarvikError } from '../errors.ts'
 import { parseRef, refText } from '../image/ref.ts'
 import { isPolicyRefusal } from '../image/verdict.ts'
@@ -143,6 +144,7 @@ export function bans(): Action {
 }
 
 export function unban(peerId: string): Action {
+  if (!PEER_ID.test(peerId)) throw new NarvikError('invalid-argument', `Cannot lift the ban of ${peerId}: found no peer id, needed one, such as 12D3KooW…`, { hint: 'See: narvik peers --banned' })
   return async ({ client }) => answer(await client().unban(peerId), ban => `lifted the ban of ${ban.peerId} (${ban.reason})`)
 }
 

@@ -43,7 +43,7 @@ async function nextRecord(control: ControlClient, { name, narHash, publisher, va
 
 async function readKey(file: string): Promise<SecretKey> {
   const hints = {
-    absent: 'Make one with: nix key generate-secret --key-name NAME > FILE; chmod 600 FILE',
+    absent: 'Make one with: (umask 077; nix --extra-experimental-features nix-command key generate-secret --key-name NAME > FILE)',
     shared: 'Others may have read the key: run chmod 600 on the file if they can not have, else make a new one',
   }
   const bytes = await readSecretFile({ file, what: 'secret key', hints }, MAX_KEY_FILE_BYTES)

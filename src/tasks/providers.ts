@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isNarvikError, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { PeerShare } from '../image/verdict.ts'
-import { MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES } from '../limits.ts'
+import { MAX_KNOWN_PROVIDERS, MAX_SWARM_SOURCES, MAX_TOLD_FAILURES } from '../limits.ts'
 import type { Provider } from '../p2p/router.ts'
 import type { TaskContext } from './context.ts'
 
@@ -23,6 +23,8 @@ const DOUBTED_MS = 2000
 
 /** Providers without a signed record that are still tried when the time is up: those that are made up would never come to an end. */
 const LATE_PROVIDERS = 4
+/** The same of those with one, that this host is not connected to: an identity to sign with costs no more than a key. One round of sources. */
+const LATE_SIGNED_PROVIDERS = MAX_SWARM_SOURCES
 
 /**
  * The providers of one image, one at a time, for one fetch: those that failed come last, those that lied never.
@@ -37,8 +39,8 @@ export class Providers {
   readonly #tried = new Set<string>()
   readonly #closed = new AbortController()
   #deadline: number
-  /** Providers without a signed record that were tried when the time was up. */
-  #late = 0
+  /** Providers that were tried when the time was up. */
+  readonly #late = { signed: 0, others: 0 }
   #lookedUpAt = -Infinity
   #looking: Promise<void> | undefined
   /** Resolves when the look-up under way has found one more. */
@@ -60,8 +62,7 @@ export class Providers {
       const known = this.#untried(except)
       const found = this.#isLookUpDue(known, isServed()) ? await this.#lookUp(except) : known
       const left = this.#deadline - performance.now()
-      if (found !== undefined && (left > 0 || found.record !== undefined || this.#late < LATE_PROVIDERS)) {
-        if (left <= 0 && found.record === undefined) this.#late++
+      if (found !== undefined && (left > 0 || this.#isTriedLate(found))) {
         this.#tried.add(found.peerId)
         return found
       }
@@ -113,7 +114,7 @@ export class Providers {
   /** A provider has moved the image on: the wait for the next one begins anew. */
   progressed(): void {
     this.#deadline = performance.now() + this.#init.waitMs
-    this.#late = 0
+    Object.assign(this.#late, { signed: 0, others: 0 })
   }
 
   /** Every provider that is not excluded may be tried again. */
@@ -186,6 +187,12 @@ export class Providers {
       this.#news.resolve(undefined)
       this.#news = Promise.withResolvers()
     }
+  }
+
+  /** Whether a provider is still tried when the time is up; counts those that are. */
+  #isTriedLate({ peerId, record }: Provider): boolean {
+    if (record === undefined) return this.#late.others++ < LATE_PROVIDERS
+    return this.#node.connectedPeers().has(peerId) || this.#late.signed++ < LATE_SIGNED_PROVIDERS
   }
 
   #isUsable({ peerId }: Provider, except: Except): boolean {

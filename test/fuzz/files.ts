@@ -1,4 +1,4 @@
-import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
+import { existsSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { generateKeyPairFromSeed, privateKeyToProtobuf } from '@libp2p/crypto/keys'
@@ -14,9 +14,12 @@ import type { Target } from './engine.ts'
 const SECRET = Buffer.from(Array.from({ length: FLEET_KEY_BYTES }, (_, index) => index * 37 % 251))
 const IDENTITY = privateKeyToProtobuf(await generateKeyPairFromSeed('Ed25519', new Uint8Array(32).fill(4)))
 
+/** A directory in memory, where there is one: a disk's file system writes out what replaces a file, which takes longer than all that is tried. */
+const SCRATCH = existsSync('/dev/shm') ? '/dev/shm' : tmpdir()
+
 /** A file of its own with what is tried; it goes with the process. */
 function triedFile(name: string): { readonly file: string, readonly write: (bytes: Uint8Array) => void } {
-  const directory = mkdtempSync(join(tmpdir(), 'narvik-fuzz-'))
+  const directory = mkdtempSync(join(SCRATCH, 'narvik-fuzz-'))
   process.on('exit', () => { rmSync(directory, { recursive: true, force: true }) })
   const file = join(directory, name)
   return { file, write: bytes => { writeFileSync(file, bytes, { mode: 0o600 }) } }

@@ -1,5 +1,5 @@
 import { chmod, mkdir, stat, writeFile, readFile } from 'node:fs/promises'
-import { createServer } from 'node:http'
+import { createServer, maxHeaderSize } from 'node:http'
 import { connect, type Socket } from 'node:net'
 import { join } from 'node:path'
 import fc from 'fast-check'
@@ -195,6 +195,7 @@ describe('hostile clients', () => {
     expect(await client.peers()).toHaveLength(1)
   })
 
+  // Guard: requestTimeout, and headersTimeout with it, server.ts: Node takes the longer of the two for a body, and its own is a minute.
   test.each([
     ['half a header', 'POST /v1/import HTTP/1.1\r\nhost: n'],
     ['half a body', post('/v1/import', '{"path":"/srv/a"}').slice(0, -5)],
@@ -203,6 +204,22 @@ describe('hostile clients', () => {
     const answer = talkRaw(socket, half)
     expect(await client.peers()).toHaveLength(1)
     expect(errorIn(await answer)).toMatchObject({ status: 504, code: 'timed-out' })
+  }, 40_000)
+
+  // Guard: the time for a whole request counts from its first byte, whatever comes meanwhile (requestTimeout and headersTimeout, server.ts), and not only its bytes.
+  test('headers that go on, a line at a time, are given up after the time of a request', async () => {
+    const { socket, client } = await startControl({}, { requestTimeoutMs: 300 })
+    const connection = connect(socket)
+    onTestFinished(() => { connection.destroy() })
+    let answer = ''
+    connection.on('error', () => undefined).on('data', (part: Buffer) => { answer += part.toString() }).write('GET /v1/peers HTTP/1.1\r\nhost: n\r\n')
+    const writing = setInterval(() => { connection.write('x: y\r\n') }, 5)
+    await new Promise(resolve => { connection.once('close', resolve) })
+    clearInterval(writing)
+    // The answer is lost where a line was on its way as the server hung up.
+    expect(answer).toMatch(/^(HTTP\/1\.1 504 |$)/)
+    expect(connection.bytesWritten).toBeLessThan(maxHeaderSize / 2)
+    expect(await client.peers()).toHaveLength(1)
   })
 
   test('half a request does not keep the server from stopping', async () => {

@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { NarvikError } from '../../../src/errors.ts'
-import { MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES } from '../../../src/limits.ts'
+import { MAX_KNOWN_PROVIDERS, MAX_SWARM_SOURCES, MAX_TOLD_FAILURES } from '../../../src/limits.ts'
 import type { Provider } from '../../../src/p2p/router.ts'
 import type { TaskContext } from '../../../src/tasks/context.ts'
 import { Providers } from '../../../src/tasks/providers.ts'
@@ -125,6 +125,16 @@ describe('the providers of one image', () => {
     const failed = failureOf((async () => { for (;; tried++) providers.failed(await providers.next(), 'nobody is there') })())
     expect(await failed).toMatchObject({ code: 'no-provider' })
     expect(tried).toBe(4)
+  })
+
+  // Watches that those who have signed come to an end as well: an identity costs no more than a key (LATE_SIGNED_PROVIDERS).
+  it('that are made up and sign are no longer tried when the time is up, but for one round of sources', async () => {
+    const record = { narHash: someHash(1), narSize: 1, manifestDigest: null }
+    const providers = make(Array.from({ length: 1000 }, (_, index) => ({ peerId: `signed-${index}`, addresses: [], record })))
+    let tried = 0
+    const failed = failureOf((async () => { for (;; tried++) providers.failed(await providers.next(), 'nobody is there') })())
+    expect(await failed).toMatchObject({ code: 'no-provider' })
+    expect(tried).toBe(MAX_SWARM_SOURCES)
   })
 
   // Watches what is remembered and told of them, however many are made up (MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES).

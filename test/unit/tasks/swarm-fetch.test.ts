@@ -162,6 +162,17 @@ describe('sources that have nothing more to give', () => {
   })
 })
 
+describe('a peer that owes chunks and sends none', () => {
+  // Watches the time without a chunk from a peer that was asked for some (#leaveLate, sources.ts): the session itself may be silent for ever.
+  it('is left after its time, and said to have sent nothing', async () => {
+    const image = await disk()
+    const fleet = await FakeFleet.start({ settings: { stallMs: 300, providerWaitMs: 2000 } })
+    await fleet.add('silent', image, { before: () => new Promise(() => undefined) })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /from peer silent: found no chunk for 300 ms, needed some/)
+    expect([...fleet.banned.keys()]).toEqual([])
+  })
+})
+
 describe('a peer that can not read a chunk', () => {
   it('is asked again in another session where nobody else has it', async () => {
     const image = await disk()
