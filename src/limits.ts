@@ -31,6 +31,8 @@ export const MAX_CHUNKS = 3_800_000
 export const HELPER_PATIENCE_MS = 10 * SECOND
 /** The same for the thread that cuts chunks, whose work nobody else can take over: the hash fails. */
 export const CHUNK_THREAD_PATIENCE_MS = 60 * SECOND
+/** The same for the thread that has a whole tree to handle, counted from the last step that it took; above what the two others may take, and one flush of a large file to a slow disk. */
+export const TREE_THREAD_PATIENCE_MS = 15 * 60 * SECOND
 
 /** Bytes of a NAR from which on a tree is hashed while it is received: below, reading it at the end takes no longer than starting that. */
 export const MIN_FOLLOWED_BYTES = 8 * MIB
