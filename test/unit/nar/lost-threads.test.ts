@@ -16,7 +16,7 @@ vi.mock('../../../src/limits.ts', async importOriginal => ({
   ...await importOriginal<typeof import('../../../src/limits.ts')>(), HELPER_PATIENCE_MS: 500, CHUNK_THREAD_PATIENCE_MS: 500, TREE_THREAD_PATIENCE_MS: 10_000,
 }))
 
-type Job = Partial<Record<'shared' | 'ring' | 'pieces', { readonly control: Int32Array, readonly slots: SharedArrayBuffer }>>
+type Job = Partial<Record<'shared' | 'ring' | 'pieces', { readonly control: Int32Array, readonly slots: SharedArrayBuffer }>> & { readonly steps?: Int32Array }
 
 /** What the next threads of a kind run in place of their own program; what all of them were given; and those that have not ended. */
 const threads = vi.hoisted(() => ({ kind: '', program: null as string | null, jobs: [] as Job[], alive: new Set<Worker>() }))
@@ -185,6 +185,15 @@ describe('a thread that was to handle a tree', () => {
       await expectFailure(hashTree(path, { bytesPerSecond: 1_000_000 }), 'internal', /has done nothing/)
       threads.program = null
       await untilNoneIsAlive()
+    })
+  })
+
+  it('counts its steps', async () => {
+    await withTree(async path => {
+      threads.jobs.length = 0
+      await hashTree(path)
+      const [job] = threads.jobs
+      expect(job?.steps?.[0]).toBeGreaterThan(1)
     })
   })
 
