@@ -31,6 +31,8 @@ export const MAX_CHUNKS = 3_800_000
 export const HELPER_PATIENCE_MS = 10 * SECOND
 /** The same for the thread that cuts chunks, whose work nobody else can take over: the hash fails. */
 export const CHUNK_THREAD_PATIENCE_MS = 60 * SECOND
+/** The same for the thread that has a whole tree to handle, counted from the last step that it took; above what the two others may take, and one flush of a large file to a slow disk. */
+export const TREE_THREAD_PATIENCE_MS = 15 * 60 * SECOND
 
 /** Bytes from the start of a NAR that have come without a gap before it is hashed while it is received: less is read at the end as soon as that is started. */
 export const MIN_FOLLOWED_BYTES = 16 * MIB

@@ -197,5 +197,23 @@ function verifyFailure({ results }: VerifyReportJson): NarvikError | undefined {
       hint: 'Have Nix repair it: nix-store --repair-path PATH; or delete it there, and install it again',
     })
   }
-  return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')}: found other bytes on disk, needed those of their NAR hashes`, { hint: `See: narvik show ${failed[0]?.narHash ?? 'REF'}` })
+  const [first] = failed
+  const ref = first?.name ?? first?.narHash ?? 'REF'
+  if (failed.length > 1) {
+    return new NarvikError('verification-failed', `Cannot vouch for ${failed.length} of ${plural(results.length, 'image')}: found what the reasons above say, needed the trees that were proven`, {
+      hint: `Bring what is wrong from other hosts, one image after the other: narvik verify --repair ${ref}; the evidence: narvik show ${ref}`,
+    })
+  }
+  return new NarvikError('verification-failed', `Cannot vouch for ${ref}${results.length > 1 ? `, 1 of ${results.length} images` : ''}: ${foundOf(first?.reason ?? 'it failed')}`, {
+    hint: `Bring what is wrong from other hosts: narvik verify --repair ${ref}; the evidence: narvik show ${ref}`,
+  })
+}
+
+/** Some reasons say already what was needed. */
+function foundOf(reason: string): string {
+  return reason.includes(', needed ') ? lowerFirst(reason) : `found that ${lowerFirst(reason)}; needed the tree that was proven`
+}
+
+function lowerFirst(text: string): string {
+  return /^[A-Z][a-z]* /.test(text) && !text.startsWith('Nix') ? text.charAt(0).toLowerCase() + text.slice(1) : text
 }

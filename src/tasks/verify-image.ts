@@ -1,9 +1,11 @@
 import { isNarvikError, messageOf, NarvikError } from '../errors.ts'
+import { decodeManifest, manifestDigest } from '../image/manifest.ts'
 import type { Ref } from '../image/ref.ts'
 import type { Verdict } from '../image/verdict.ts'
 import type { ImageRow } from '../store/image-row.ts'
-import { verifyTree, withStage, type Proof } from '../verify/pipeline.ts'
+import { verifyTree, withRemark, withStage, type Measurement, type Proof } from '../verify/pipeline.ts'
 import type { TaskContext } from './context.ts'
+import { describeDifference } from './difference.ts'
 import { hearNix } from './hear-nix.ts'
 import type { Job, Progress } from './jobs.ts'
 import { askNix } from './nix-facts.ts'
@@ -122,7 +124,16 @@ export async function proveTree(context: TaskContext, row: ImageRow, job: Job<un
   job.report({ phase: 'verifying', bytes: 0, totalBytes: narSize })
   const registered = await isRegistered(context, row, job.signal)
   const subject = { tree, expected: narHash, claims, trust: trustQuestionOf(settings.trust, row), alterable: row.place === 'nix-store', ...registered }
-  return verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) }, bytesPerSecond })
+  const proof = await verifyTree(subject, { signal: job.signal, onProgress: bytes => { job.report({ bytes }) }, bytesPerSecond })
+  return proof.measured === null || proof.measured.narHash.equals(narHash) ? proof : withDifference(context, row, proof, proof.measured)
+}
+
+/** Says where the tree differs from what was proven, where the manifest of that is still here. */
+function withDifference({ catalog }: TaskContext, { narHash, manifestDigest: expected }: ImageRow, proof: Proof, measured: Measurement): Proof {
+  const proven = catalog.manifest(narHash)
+  if (proven === undefined || manifestDigest(proven) !== expected) return proof
+  const difference = describeDifference(decodeManifest(proven), decodeManifest(measured.manifest))
+  return difference === undefined ? proof : { ...proof, verdict: withRemark(proof.verdict, 'nar-hash', difference) }
 }
 
 /** Whether Nix still has the image where it is said to be; nothing where it isn't in the store, or Nix does not answer. */

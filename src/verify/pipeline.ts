@@ -109,6 +109,11 @@ export function withStage({ stages }: Verdict, stage: StageResult): Verdict {
   return conclude([...stages, stage])
 }
 
+/** A verdict with something more to say about one of its stages. */
+export function withRemark({ stages }: Verdict, about: string, remark: string): Verdict {
+  return conclude(stages.map(result => result.stage === about ? { ...result, detail: `${result.detail}: ${remark}` } : result))
+}
+
 /** The policy has its say about the bytes that were found; what else is wrong with them the other stages tell. */
 async function judgeSignatures({ tree, trust }: Subject, { narHash, narSize }: Measurement, { signal }: VerifyOptions): Promise<{ result: StageResult[], vouchedBy: Voucher | null }> {
   if (trust === undefined) return { result: [], vouchedBy: null }

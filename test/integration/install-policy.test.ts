@@ -61,6 +61,8 @@ it('what can not be installed is verified all the same, says why, and is install
   expect(await doubter.json<ImageDetailsJson>('show', narHash)).toMatchObject({ state: 'verified', note: expect.stringContaining('found neither a signature') as string })
   expect(await isValid(stores.receiver, library)).toBe(false)
 
+  // All that while nothing new came, so it was not tried again.
+  expect(b.log.split('cannot install what was fetched')).toHaveLength(2)
   await b.json('fetch', (await a.json<ImageJson>('show', library)).narHash)
   await until(() => isValid(stores.receiver, program), 'the program in the store')
   await until(async () => (await b.json<ImageDetailsJson>('show', narHash)).note === null, 'no note')

@@ -2,6 +2,7 @@ import { Worker } from 'node:worker_threads'
 import { type ErrorCode, messageOf, NarvikError } from '../../errors.ts'
 import type { ChunkColumns } from '../../image/chunk-list.ts'
 import type { ListingColumns } from '../../image/listing.ts'
+import { TREE_THREAD_PATIENCE_MS } from '../../limits.ts'
 import type { StampColumns } from '../file-stamps.ts'
 import type { SharedFrontier } from './frontier.ts'
 
@@ -15,8 +16,11 @@ export type TreeTask =
   | { readonly task: 'unpack', readonly root: string, readonly nar: Uint8Array<ArrayBuffer> }
   | { readonly task: 'skeleton', readonly root: string, readonly columns: ListingColumns }
 
-/** A task; a shared number that is other than 0 once nobody waits for the answer; and whether no other thread of this kind was there when it began. */
-export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer>, readonly bytesPerSecond: number | undefined, readonly isAlone: boolean }
+/**
+ * A task; a shared number that is other than 0 once nobody waits for the answer; one that changes with each step that the thread takes; and whether no other
+ * thread of this kind was there when it began.
+ */
+export type TreeJob = TreeTask & { readonly cancelled: Int32Array<SharedArrayBuffer>, readonly steps: Int32Array<SharedArrayBuffer>, readonly bytesPerSecond: number | undefined, readonly isAlone: boolean }
 
 export interface TreeResult {
   readonly columns?: ListingColumns
@@ -57,7 +61,7 @@ export async function runTask(task: TreeTask, { signal, onProgress, bytesPerSeco
   signal?.addEventListener('abort', cancel)
   if (signal?.aborted === true) cancel()
   try {
-    const reply = await ask(worker, { ...task, cancelled, bytesPerSecond, isAlone: workers === 1 }, onProgress)
+    const reply = await ask(worker, { ...task, cancelled, steps: new Int32Array(new SharedArrayBuffer(4)), bytesPerSecond, isAlone: workers === 1 }, onProgress)
     if (reply.kind === 'done') return reply.result
     if (reply.kind === 'failed') throw new NarvikError(reply.code, reply.message, reply.hint === undefined ? {} : { hint: reply.hint })
     signal?.throwIfAborted()
@@ -66,7 +70,7 @@ export async function runTask(task: TreeTask, { signal, onProgress, bytesPerSeco
     signal?.removeEventListener('abort', cancel)
     if (isLong) longTasks--
     // A thread that has stepped back for the others can't step forward again.
-    if (isSlow) await worker.terminate()
+    if (isSlow && !dead.has(worker)) await worker.terminate()
     else giveBack(worker)
   }
 }
@@ -107,15 +111,21 @@ function startWorker(): Worker {
   const worker = new Worker(new URL('./worker.ts', import.meta.url), { execArgv: [] })
   workers++
   worker.once('exit', () => {
-    workers--
-    dead.add(worker)
+    bury(worker)
     const at = idle.findIndex(each => each.worker === worker)
     if (at >= 0) clearTimeout(idle.splice(at, 1)[0]?.timer)
-    if (workers < MAX_WORKERS + longTasks) waiting.shift()?.(startWorker())
   })
   // Whoever waits for an answer has a listener of his own; without this one an error between two jobs would end the process.
   worker.on('error', () => undefined)
   return worker
+}
+
+/** It counts no longer, and whoever waits for a thread gets another one. */
+function bury(worker: Worker): void {
+  if (dead.has(worker)) return
+  dead.add(worker)
+  workers--
+  if (workers < MAX_WORKERS + longTasks) waiting.shift()?.(startWorker())
 }
 
 function giveBack(worker: Worker): void {
@@ -138,7 +148,7 @@ function retire(worker: Worker): void {
 
 function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => void) | undefined): Promise<TreeReply> {
   return new Promise((resolve, reject) => {
-    const done = (): void => { worker.off('message', onMessage).off('error', onError).off('exit', onExit) }
+    const done = (): void => { clearInterval(watch); worker.off('message', onMessage).off('error', onError).off('exit', onExit) }
     const onMessage = (reply: TreeReply): void => {
       if (reply.kind === 'progress') {
         onProgress?.(reply.bytes)
@@ -152,7 +162,28 @@ function ask(worker: Worker, job: TreeJob, onProgress: ((bytesSoFar: number) => 
       reject(new NarvikError('internal', `Cannot ${job.task} ${job.root}: found that the thread for it failed (${messageOf(cause)}), needed an answer`, { cause }))
     }
     const onExit = (): void => { onError(new Error('The thread ended')) }
+    const watch = setInterval(silenceOf(job, () => {
+      done()
+      // What hangs in the kernel ends when the kernel lets it: nobody waits for that.
+      void worker.terminate()
+      bury(worker)
+      reject(new NarvikError('internal', `Cannot ${job.task} ${job.root}: found that the thread for it has done nothing for ${TREE_THREAD_PATIENCE_MS / 1000} s, needed an answer`, { hint: 'See whether the disk answers, for instance in the log of the kernel' }))
+    }), TREE_THREAD_PATIENCE_MS / LOOKS).unref()
     worker.on('message', onMessage).on('error', onError).on('exit', onExit)
     worker.postMessage(job, job.task === 'unpack' ? [job.nar.buffer] : [])
   })
+}
+
+/** How often a thread is seen to stand still before it is taken for dead. Looks are counted, not time: after a sleep of the machine it has had no time either. */
+const LOOKS = 10
+
+function silenceOf({ steps }: TreeJob, onSilent: () => void): () => void {
+  let seen = -1
+  let still = 0
+  return () => {
+    const now = Atomics.load(steps, 0)
+    still = now === seen ? still + 1 : 0
+    seen = now
+    if (still >= LOOKS) onSilent()
+  }
 }

@@ -114,6 +114,7 @@ function checkOf(job: TreeJob): (bytes?: number) => void {
   let next = performance.now() + PROGRESS_MS
   const holdBack = job.bytesPerSecond === undefined ? undefined : holderBack(job, job.bytesPerSecond)
   return (bytes = 0) => {
+    Atomics.add(job.steps, 0, 1)
     holdBack?.(bytes)
     if (Atomics.load(job.cancelled, 0) !== 0) throw new Cancelled()
     if (bytes === 0 || performance.now() < next) return
@@ -123,13 +124,14 @@ function checkOf(job: TreeJob): (bytes?: number) => void {
 }
 
 /** Steps back for every other thread of the machine, and sleeps until the bytes are due. */
-function holderBack({ cancelled }: TreeJob, bytesPerSecond: number): (bytes: number) => void {
+function holderBack({ cancelled, steps }: TreeJob, bytesPerSecond: number): (bytes: number) => void {
   stepBack()
   const started = performance.now()
   return bytes => {
     const due = started + bytes * 1000 / bytesPerSecond
     for (let left = due - performance.now(); left > 0 && Atomics.load(cancelled, 0) === 0; left = due - performance.now()) {
       Atomics.wait(cancelled, 0, 0, Math.min(left, PROGRESS_MS))
+      Atomics.add(steps, 0, 1)
     }
   }
 }

@@ -13,10 +13,10 @@ import { plant, withTemporaryDirectory } from '../../helpers/trees.ts'
 import { randomOf } from '../../vectors/fastcdc/inputs.ts'
 
 vi.mock('../../../src/limits.ts', async importOriginal => ({
-  ...await importOriginal<typeof import('../../../src/limits.ts')>(), HELPER_PATIENCE_MS: 500, CHUNK_THREAD_PATIENCE_MS: 500,
+  ...await importOriginal<typeof import('../../../src/limits.ts')>(), HELPER_PATIENCE_MS: 500, CHUNK_THREAD_PATIENCE_MS: 500, TREE_THREAD_PATIENCE_MS: 10_000,
 }))
 
-type Job = Partial<Record<'shared' | 'ring' | 'pieces', { readonly control: Int32Array, readonly slots: SharedArrayBuffer }>>
+type Job = Partial<Record<'shared' | 'ring' | 'pieces', { readonly control: Int32Array, readonly slots: SharedArrayBuffer }>> & { readonly steps?: Int32Array }
 
 /** What the next threads of a kind run in place of their own program; what all of them were given; and those that have not ended. */
 const threads = vi.hoisted(() => ({ kind: '', program: null as string | null, jobs: [] as Job[], alive: new Set<Worker>() }))
@@ -158,13 +158,50 @@ describe('a thread that was to handle a tree', () => {
     await untilNoneIsAlive()
   })
 
-  it.each(['ends', 'fails'] as const)('and %s, fails that, and the next one is handled', async fate => {
+  it.each(fates)('and %s, fails that, and the next one is handled', async fate => {
     await withTree(async path => {
       lose('worker', fate)
-      await expectFailure(hashTree(path), 'internal', /Cannot hash .*: found that the thread for it failed \(/)
+      await expectFailure(hashTree(path), 'internal', /Cannot hash .*: found that the thread for it (?:failed \(|has done nothing for 10 s, needed an answer)/)
       await untilNoneIsAlive()
       threads.program = null
       expect((await hashTree(path)).narHash.toHex()).toBe(createHash('sha256').update(narBytes(TREE)).digest('hex'))
+    })
+  })
+
+  it('and falls silent, leaves its place to those that wait', async () => {
+    await withTree(async path => {
+      lose('worker', 'falls silent')
+      const lost = Promise.all(['a', 'b'].map(name => expectFailure(hashTree(join(path, name)), 'internal', /has done nothing/)))
+      threads.program = null
+      const next = hashTree(path)
+      await lost
+      expect((await next).narSize).toBe(narBytes(TREE).length)
+    })
+  })
+
+  it('and falls silent while it goes slowly, is not waited for', async () => {
+    await withTree(async path => {
+      lose('worker', 'falls silent')
+      await expectFailure(hashTree(path, { bytesPerSecond: 1_000_000 }), 'internal', /has done nothing/)
+      threads.program = null
+      await untilNoneIsAlive()
+    })
+  })
+
+  it('counts its steps', async () => {
+    await withTree(async path => {
+      threads.jobs.length = 0
+      await hashTree(path)
+      const [job] = threads.jobs
+      expect(job?.steps?.[0]).toBeGreaterThan(1)
+    })
+  })
+
+  it('and takes steps, is waited for however long it takes', async () => {
+    await withTree(async path => {
+      threads.kind = 'worker'
+      threads.program = "const { parentPort } = require('node:worker_threads'); parentPort.on('message', ({ steps }) => { let left = 240; const timer = setInterval(() => { Atomics.add(steps, 0, 1); if (--left > 0) return; clearInterval(timer); parentPort.postMessage({ kind: 'done', result: {} }) }, 50) })"
+      await removeTree(path)
     })
   })
 })
