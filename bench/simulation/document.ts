@@ -53,7 +53,10 @@ simulation of the same crowd.
 |---|---|---|---|
 ${rows.map(({ hosts, mebibytes, event, trace }) => `| ${number(hosts)} | ${mebibytes} MiB | ${EVENTS[event]} | \`${trace}\` |`).join('\n')}
 
-## What large swarms need
+${NEEDS}`
+}
+
+const NEEDS = `## What large swarms need
 
 - Hosts that come at the same time are named to each other, fill their 32 places for sources with each other, and soon have the same chunks, while what
   they lack is elsewhere. So a source that has had nothing to give for a while makes room for a host that was not asked yet, and hosts are named in no order.
@@ -63,7 +66,6 @@ ${rows.map(({ hosts, mebibytes, event, trace }) => `| ${number(hosts)} | ${mebib
   a crowd that starts together this costs nothing against asking anywhere. A host that comes late finds all of its window with many; those that have
   the whole image it asks for what is rare beyond it, so that they go on feeding the hosts that are ahead.
 `
-}
 
 const EVENTS = { none: '', churn: 'comes and goes', cut: 'falls apart' } as const
 
