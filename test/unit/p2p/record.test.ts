@@ -165,6 +165,30 @@ describe('RecordBook', () => {
     await offer(hashes[4])
   })
 
+  it('makes room by dropping what has expired, however lately it came', async () => {
+    let now = NOW
+    const book = bookAt(() => now, 1)
+    const key = recordKey(OWNER, OTHER)
+    await book.accept(KEY, await signed({ expires: NOW + 1000 }))
+    const next = await signed({ narHash: OTHER }, { key })
+    await expectFailure(book.accept(key, next), 'refused', /1 live ones/)
+    now = NOW + 1000 + CLOCK_SKEW_MS
+    await book.accept(key, next)
+  })
+
+  it('leaves the room of others to them, however many records a member signs', async () => {
+    const book = new RecordBook({ now: () => NOW, maxRecords: 100, maxOwned: 2 })
+    const offer = async (n: number, by: PrivateKey): Promise<void> => {
+      const narHash = NarHash.fromBytes(rangeOf(n, 32))
+      const key = recordKey(idOf(by), narHash)
+      await book.accept(key, await signed({ narHash }, { key, by }))
+    }
+    await offer(1, owner)
+    await offer(2, owner)
+    await expectFailure(offer(3, owner), 'refused', /2 live ones of its owner/)
+    await offer(3, stranger)
+  })
+
   it('selects the newest for the DHT', async () => {
     const book = bookAt()
     expect(await book.select(KEY, [await signed({ seq: 5 }), await signed({ seq: 9 }), await signed({ seq: 7 })])).toBe(1)

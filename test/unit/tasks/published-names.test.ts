@@ -133,6 +133,8 @@ describe('publishing', () => {
     await expectFailure(publishName(context, publisher.sign('web', image.narHash, { seq: 1 })), 'refused', /needed one above/)
     fleet.names.book = new NameBook()
     await expectFailure(publishName(context, publisher.sign('web', image.narHash, { seq: 1 })), 'refused', /seen before/)
+    const { record: { seq, publishedAt, expires } } = readNameRecord(value)
+    await expectFailure(publishName(context, publisher.sign('web', image.narHash, { seq, publishedAt, expires: expires - 1 })), 'refused', /seen before/)
     fleet.names.kept.length = 0
     fleet.names.book = new NameBook()
     keepNames(context)
