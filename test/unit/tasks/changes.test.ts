@@ -211,7 +211,7 @@ describe('a caller who asks for an image that is looked for in the background', 
     fleet.context.catalog.create({ narHash: image.narHash, source: 'fetch', place: 'content' })
     const stop = resumeWork(fleet.context)
     const fetches = [fetchImage(fleet.context, refOf(image)), fetchImage(fleet.context, refOf(image))]
-    await expectFailure(fetchImage(fleet.context, { ...refOf(image), timeoutSeconds: 0.01 }), 'timed-out', /finding/)
+    await expectFailure(fetchImage(fleet.context, { ...refOf(image), timeoutSeconds: 0.01 }), 'timed-out', /looking for a provider/)
     expect(fleet.context.jobs.find(image.narHash)?.kind).toBe('fetch')
     stop()
     const giver = await fleet.add('giver', image)
