@@ -46,6 +46,10 @@ describe('a manifest', () => {
     expect(() => decodeManifest(Buffer.concat(parts))).toThrow(reason)
   })
 
+  it('is refused by its length where that is over the limit, before a byte is read', () => {
+    expect(() => decodeManifest(new Uint8Array(MAX_MANIFEST_BYTES + 1))).toThrow(/found \d+ bytes, needed at most/)
+  })
+
   it('describes no layout where its chunks are of another size than its listing', () => {
     expect(Layout.describedBy({ listing, chunks }).narSize).toBe(chunks.narSize)
     expect(() => Layout.describedBy({ listing, chunks: chunksOfSize(chunks.narSize + 8) })).toThrow(/found chunks of \d+ bytes, needed the \d+ of its listing/)

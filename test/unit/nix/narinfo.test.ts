@@ -4,6 +4,7 @@ import fc from 'fast-check'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { isNarvikError } from '../../../src/errors.ts'
 import { NarHash } from '../../../src/image/nar-hash.ts'
+import { MAX_REFERENCES } from '../../../src/limits.ts'
 import { answersFor, COMPRESSIONS, formatNarInfo, parseNarInfo, type NarInfo } from '../../../src/nix/narinfo.ts'
 import { checkSignatures, fingerprintOf, formatPublicKey, generateSecretKey, parsePublicKey, publicKeyOf, signFingerprint } from '../../../src/nix/signature.ts'
 import { throwAwayStore, type ThrowAwayStore } from '../../helpers/nix-store.ts'
@@ -72,6 +73,7 @@ describe('a narinfo', () => {
     ['without a path', text => text.replace(line('StorePath'), ''), /StorePath of a narinfo: found none/],
     ['with the path of another store', text => text.replace('/nix/store/', '/gnu/store/'), /StorePath/],
     ['with a path that is a file in one', text => text.replace('-with-ref\n', '-with-ref/bin\n'), /StorePath/],
+    ['with more references than Narvik takes', text => text.replace(line('References'), `References: ${Array.from({ length: MAX_REFERENCES + 1 }, (_, index) => `${String(index).padStart(32, '0')}-a`).join(' ')}\n`), /8193 of them", needed at most 8192/],
     ['without a URL', text => text.replace(line('URL'), ''), /URL/],
     ['with an empty URL', text => text.replace(line('URL'), 'URL: \n'), /URL/],
     ['with a URL with a space', text => text.replace('URL: nar', 'URL: n ar'), /URL/],

@@ -48,6 +48,10 @@ describe('an answer of no known shape is shown', () => {
     expect(() => parsePathInfo(JSON.stringify({ ['x'.repeat(100_000)]: null }))).toThrow(/^.{100,400}$/)
   })
 
+  test.each([7, true, [], ['x']])('a content address that is neither a text nor an object (%j) is refused', ca => {
+    expect(() => parsePathInfo(JSON.stringify({ [PATH]: { narHash: 'sha256-47DEQpj8HBSa+/TImW+5JCeuQeRkm5NMpJWZG3hSuFU=', narSize: 1, references: [], ca } }))).toThrow(/found .* as|needed a/)
+  })
+
   test('a key of the prototype is a key', () => {
     expect(() => parsePathInfo('{"__proto__":null}')).toThrow(/found "__proto__" as a path/)
     expect(parsePathInfo('{}').size).toBe(0)
