@@ -144,7 +144,10 @@ async function readAhead({ fd, path, size }: OpenFile, frontier: SharedFrontier 
       while (asked < size && (frontier === undefined || hasReached(frontier, start + asked + Math.min(sink.pieceBytes, size - asked)))) {
         const part = sink.take()?.subarray(0, size - asked)
         if (part === undefined) break
-        reads.push(readFully(fd, path, part, asked))
+        const reading = readFully(fd, path, part, asked)
+        // One that fails before its turn is heard of in its turn; until then nobody waits for it, and Node would end the thread.
+        reading.catch(() => undefined)
+        reads.push(reading)
         asked += part.length
       }
       const bytes = await reads.shift() ?? Buffer.alloc(0)

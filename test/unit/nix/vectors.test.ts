@@ -78,25 +78,40 @@ const FOREIGN: readonly (readonly [RegExp, string])[] = [
   [/(?:unkeyed-)?valid-path-info-1\.15\./, 'a protocol older than 1.32, which is refused at the handshake'],
 ]
 
-describe.skipIf(ROOT === '')('the files of NARVIK_VECTORS', () => {
-  test('are there', () => {
-    const there = new Set(filesOf())
-    expect(listed.filter(({ path }) => !there.has(path))).toEqual([])
-  })
+/** Of a path: whether it is judged, and how many reasons there are why not. */
+function standingOf(path: string): [judges: number, reasons: number] {
+  return [JUDGES.some(([pattern]) => pattern.test(path)) ? 1 : 0, FOREIGN.filter(([pattern]) => pattern.test(path)).length]
+}
 
-  test.each(filesOf())('%s', async path => {
-    const known = listed.find(file => file.path === path)
-    // What is listed is what was meant; a file beside the list is no less to be judged.
-    if (known !== undefined) expect([read(path).length, sha256(read(path)).digest('hex').slice(0, 16)]).toEqual([known.bytes, known.hash])
-    const judge = JUDGES.find(([pattern]) => pattern.test(path))
-    const foreign = FOREIGN.filter(([pattern]) => pattern.test(path))
-    expect([judge === undefined ? 0 : 1, foreign.length], 'has one judge, or one reason why it has none').toEqual(judge === undefined ? [0, 1] : [1, 0])
-    await judge?.[1](path)
-  })
+test.each<[string, [number, number]]>([
+  ['nix/nar-info/pure.json', [1, 0]],
+  ['nix/hash/sha256.json', [1, 0]],
+  ['nix/worker-protocol/valid-path-info-1.16.bin', [1, 0]],
+  ['nix/worker-protocol/valid-path-info-1.15.bin', [0, 1]],
+  ['nix/realisation/simple.json', [0, 1]],
+  ['nix/something/new.bin', [0, 0]],
+])('a file of others, %s, has one judge, or one reason why it has none, or is missed', (path, standing) => {
+  expect(standingOf(path)).toEqual(standing)
 })
 
+if (ROOT !== '') {
+  describe('the files of NARVIK_VECTORS', () => {
+    test('are there', () => {
+      const there = new Set(filesOf())
+      expect(listed.filter(({ path }) => !there.has(path))).toEqual([])
+    })
+
+    test.each(filesOf())('%s', async path => {
+      const known = listed.find(file => file.path === path)
+      // What is listed is what was meant; a file beside the list is no less to be judged.
+      if (known !== undefined) expect([read(path).length, sha256(read(path)).digest('hex').slice(0, 16)]).toEqual([known.bytes, known.hash])
+      expect([[1, 0], [0, 1]], 'has one judge, or one reason why it has none').toContainEqual(standingOf(path))
+      await JUDGES.find(([pattern]) => pattern.test(path))?.[1](path)
+    })
+  })
+}
+
 function filesOf(): string[] {
-  if (ROOT === '') return []
   return readdirSync(ROOT, { withFileTypes: true, recursive: true }).filter(each => each.isFile()).map(each => relative(ROOT, join(each.parentPath, each.name))).filter(path => !/(?:^INDEX\.md|cases\.json)$/.test(path))
 }
 
