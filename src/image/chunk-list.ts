@@ -111,10 +111,10 @@ export class ChunkListBuilder {
     this.#offsets[this.#count] = this.#narSize
   }
 
-  /** @throws ChunkListProblem where there is no chunk: a NAR is never empty. */
+  /** The list, in the memory that was taken for it: nothing may be added afterwards. @throws ChunkListProblem where there is no chunk: a NAR is never empty. */
   build(): ChunkList {
     if (this.#count === 0) throw new ChunkListProblem('found no chunk, needed at least one')
-    return new ChunkList({ offsets: this.#offsets.slice(0, this.#count + 1), hashes: this.#hashes.slice(0, this.#count * CHUNK_HASH_BYTES) })
+    return new ChunkList({ offsets: this.#offsets.subarray(0, this.#count + 1), hashes: this.#hashes.subarray(0, this.#count * CHUNK_HASH_BYTES) })
   }
 
   #reserve(): void {

@@ -8,7 +8,7 @@ export interface SharedRing {
   readonly control: Int32Array<SharedArrayBuffer>
 }
 
-const SLOTS = 6
+const SLOTS = 4
 /** The indexes of `control`; from READY on, for each slot the number after that of the batch that is in it, then each slot's length. */
 const NEXT = 0
 const HASHED = 1

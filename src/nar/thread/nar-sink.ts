@@ -39,20 +39,21 @@ export function createNarSink(narSize: number, { chunks, mayStart }: { chunks: b
 const ALONE_BYTES = 4 * 1024 * 1024
 /** Pieces of a large file that are being read while one is hashed. */
 const READ_AHEAD = 3
-/** Bytes of a piece where this thread alone hashes: to ask for one and to hear of it takes as long as hashing 50 KB. */
+/** Bytes of a piece where nothing but the hash is asked for: to ask for one and to hear of it takes as long as hashing 50 KB. */
 const LONE_PIECE_BYTES = 2 * 1024 * 1024
 
 /** Kept for the next NAR: the first use of memory is slow. */
 const keptBuffers: Buffer[] = []
 
 class SingleSink implements NarSink {
-  readonly pieceBytes = LONE_PIECE_BYTES
+  readonly pieceBytes: number
   readonly #hash = createHash('sha256')
   readonly #chunker: Chunker | undefined
   readonly #free: Buffer[] = []
 
   constructor(chunker: Chunker | undefined) {
     this.#chunker = chunker
+    this.pieceBytes = chunker === undefined ? LONE_PIECE_BYTES : PIECE_BYTES
     while (keptBuffers.length < READ_AHEAD) keptBuffers.push(Buffer.allocUnsafeSlow(LONE_PIECE_BYTES))
     this.#free.push(...keptBuffers)
   }
@@ -63,7 +64,8 @@ class SingleSink implements NarSink {
   }
 
   take(): Buffer | undefined {
-    return this.#free.pop()
+    // What is never written to takes no memory.
+    return this.#free.pop()?.subarray(0, this.pieceBytes)
   }
 
   waitToTake(): void {

@@ -10,7 +10,8 @@ export interface SharedPieces {
 /** Bytes of one piece at most. */
 export const PIECE_BYTES = 1024 * 1024
 
-const SLOTS = 8
+/** As many as are read ahead, and one that is cut into chunks meanwhile. */
+const SLOTS = 4
 /** The indexes of `control`: pieces that were given, pieces that were worked off, whether more come; from LENGTH on the bytes in each slot. */
 const GIVEN = 0
 const DONE = 1
