@@ -8,7 +8,7 @@ import type { ImageEvent, ImageState } from '../image/states.ts'
 import type { Evidence } from '../image/verdict.ts'
 import type { Voucher } from '../image/voucher.ts'
 import { fromSqliteError, openDatabase, type Database } from './database.ts'
-import { ASKED_FOR, type ImagePlace, type ImageRow, type ImageSource, type JournalEntry, type JournalEvent, type Registration } from './image-row.ts'
+import { ASKED_FOR, IMPORTED, type ImagePlace, type ImageRow, type ImageSource, type JournalEntry, type JournalEvent, type Registration } from './image-row.ts'
 import { Keeping } from './keeping.ts'
 import { KeptBans } from './kept-bans.ts'
 import { KnownPaths } from './known-paths.ts'
@@ -156,7 +156,7 @@ export class Catalog {
    * Makes the row of an image, in state `wanted`.
    * @throws NarvikError `conflict` where there is one, `name-taken` where another image has the name.
    */
-  create(image: NewImage, reason = image.source === 'import' ? 'Imported' : ASKED_FOR): ImageRow {
+  create(image: NewImage, reason = image.source === 'import' ? IMPORTED : ASKED_FOR): ImageRow {
     const { narHash, source, place, name = null, note = null, askedBy = 'nar-hash' } = image
     return this.#write(`create ${narHash.toSri()}`, () => {
       const present = this.get(narHash)

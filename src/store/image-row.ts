@@ -72,6 +72,8 @@ export interface Registration {
 
 /** Why an image came into the catalog, where nobody says more than that it was asked for. */
 export const ASKED_FOR = 'Asked for'
+/** As ASKED_FOR, of an image that was imported; also when its bytes were brought from peers since then. */
+export const IMPORTED = 'Imported'
 
 /** What the journal records: the changes of state, and the beginning and the end of the image's row. */
 export type JournalEvent = ImageEvent | 'create' | 'remove'

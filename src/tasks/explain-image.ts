@@ -2,7 +2,7 @@ import { formatBytes } from '../byte-size.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { Ref } from '../image/ref.ts'
 import { isPolicyRefusal, type PeerShare, type Sources } from '../image/verdict.ts'
-import { ASKED_FOR, type ImageRow, type JournalEntry } from '../store/image-row.ts'
+import { ASKED_FOR, IMPORTED, type ImageRow, type JournalEntry } from '../store/image-row.ts'
 import type { TaskContext } from './context.ts'
 import type { Job } from './jobs.ts'
 import { explainNames, refusedNames } from './explain-names.ts'
@@ -101,7 +101,7 @@ function addUp<Item>(some: readonly Item[], more: readonly Item[], keyOf: (item:
 function whyHere({ source, askedBy, createdAt }: ImageRow, journal: readonly JournalEntry[]): string {
   const since = journal.findLast(({ event }) => event === 'create')?.reason
   const at = secondOf(createdAt)
-  if (source === 'import') return `it was imported on this host at ${at}`
+  if (source === 'import' || since === IMPORTED) return `it was imported on this host at ${at}`
   const by = { 'nar-hash': 'its NAR hash', 'store-path': 'its store path', 'name': 'its name' }[askedBy]
   return `it was asked for by ${by} at ${at}${since === undefined || since === ASKED_FOR ? '' : ` (${since})`}`
 }

@@ -99,6 +99,16 @@ describe('a damaged image that is repaired', () => {
     await expectWhole(host, await host.repair())
   })
 
+  it('was imported all the same, also where it was rejected before', async () => {
+    const host = await damaged()
+    const ref = { kind: 'nar-hash' as const, narHash: host.image.narHash }
+    await flip(host.root)
+    await host.fleet.add('giver', host.image)
+    expect((await verifyImages(host.fleet.context, { ref })).map(({ verdict }) => verdict.verdict)).toEqual(['fail'])
+    await expectWhole(host, await host.repair())
+    expect(explainImage(host.fleet.context, ref).why).toMatch(/^it was imported on this host/)
+  })
+
   it('is left as it is where it is whole', async () => {
     const host = await damaged()
     const giver = await host.fleet.add('giver', host.image)
