@@ -1,9 +1,10 @@
+import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { plantDisk } from '../plant.ts'
 import type { Result } from '../result.ts'
 import { type CrowdSystem, release } from './crowd.ts'
 import { narvik } from './narvik-crowd.ts'
-import { Star } from './network.ts'
+import { CONGESTION, type Speed, Star } from './network.ts'
 import { plainHttp } from './plain-http.ts'
 import { mebibytes, type Settings } from './settings.ts'
 import { type SimulatedCrowd, simulateCrowd } from './simulated.ts'
@@ -27,16 +28,23 @@ interface Run {
 /** One image on one host, wanted by all the others at once; the same with other programs, in the same network. */
 export async function benchFlashCrowd(settings: Settings, dir: string): Promise<Result> {
   const size = mebibytes(256, settings)
-  await requireSpace(dir, size * (2 + SYSTEMS.length * settings.hosts))
+  await requireSpace(dir, size * (2 + (SYSTEMS.length + 1) * settings.hosts))
   const file = join(dir, 'crowd.raw')
   plantDisk(file, size)
   const runs: Run[] = []
   for (const system of SYSTEMS) runs.push(await measure(system, settings, { file, dir }))
+  const own = await ownCongestion()
+  if (own !== CONGESTION) runs.push(await measure({ ...narvik, name: `narvik, with ${own}` }, { ...settings, congestion: own }, { file, dir }))
   return report(runs, simulateCrowd(settings, size), size, settings)
 }
 
-async function measure(system: CrowdSystem, { hosts, mbit }: Settings, { file, dir }: { file: string, dir: string }): Promise<Run> {
-  await using star = await Star.build(hosts + 1, { mbit })
+/** What the machine itself would have its connections use. */
+async function ownCongestion(): Promise<string> {
+  return (await readFile('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8')).trim()
+}
+
+async function measure(system: CrowdSystem, { hosts, ...speed }: Settings & Speed, { file, dir }: { file: string, dir: string }): Promise<Run> {
+  await using star = await Star.build(hosts + 1, speed)
   const [seed] = star.stations
   if (seed === undefined) throw new Error('Cannot measure without a seed')
   await using crowd = await system.prepare(star.stations, file, dir)
@@ -60,7 +68,7 @@ function report(runs: readonly Run[], simulated: SimulatedCrowd, size: number, {
   if (ours === undefined) throw new Error('Cannot report without a run')
   const torrents = others.filter(({ name }) => name.startsWith('libtorrent'))
   const best = torrents.reduce((one, other) => other.last < one.last ? other : one, torrents[0] ?? ours)
-  const star = others.at(-1) ?? ours
+  const star = others.find(({ name }) => name === plainHttp.name) ?? ours
   return {
     name: `Flash crowd: one seed, ${hosts} hosts that start within a second, an image of ${size / 2 ** 20} MiB, ${mbit} Mbit/s per link each way`,
     figures: { 'size / link': { value: limit, unit: 's' } },

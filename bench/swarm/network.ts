@@ -11,6 +11,8 @@ interface End {
 export interface Speed {
   /** 10^6 bits per second, each way. */
   readonly mbit: number
+  /** TCP's congestion control of the hosts at it, by the kernel's name for it. */
+  readonly congestion?: string
 }
 
 /** A host's place in the network. */
@@ -33,6 +35,11 @@ export interface Traffic {
   readonly receivedPayload: number
 }
 
+/**
+ * The congestion control that Linux has unless it is told otherwise. A machine's own may be BBR, which sets a timer for what each connection
+ * sends next: on a host of its own that is nothing, but here all hosts share the processors.
+ */
+export const CONGESTION = 'cubic'
 const SWITCH = 'switch'
 /** Bytes that may leave at once: as much as a host gives to its card in one piece. */
 const BURST = '32kb'
@@ -129,11 +136,18 @@ export class Row implements AsyncDisposable {
   }
 }
 
-async function bringUp({ namespace, device, address }: End, { mbit }: Speed): Promise<void> {
+async function bringUp({ namespace, device, address }: End, { mbit, congestion = CONGESTION }: Speed): Promise<void> {
   if (address === undefined) await namespace.run('ip', 'link', 'set', device, 'master', SWITCH)
-  else await namespace.run('ip', 'address', 'add', address, 'dev', device)
+  else await namespace.run('ip', 'address', 'add', address, 'dev', device, 'noprefixroute')
   await namespace.run('tc', 'qdisc', 'add', 'dev', device, 'root', 'tbf', 'rate', `${mbit}mbit`, 'burst', BURST, 'latency', `${QUEUE_MS}ms`)
   await namespace.run('ip', 'link', 'set', device, 'up')
+  // A namespace may take another congestion control than the machine only with a route.
+  if (address !== undefined) await namespace.run('ip', 'route', 'add', networkOf(address), 'dev', device, 'congctl', congestion)
+}
+
+/** The network of 256 addresses that an address with its prefix length is of. */
+function networkOf(address: string): string {
+  return address.replace(/\.\d+\/24$/, '.0/24')
 }
 
 /** The shaper counts each packet as it leaves; the device would count the headers of a whole burst of packets once. */

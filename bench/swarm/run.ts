@@ -1,4 +1,3 @@
-import { readFile } from 'node:fs/promises'
 import { parseArgs } from 'node:util'
 import { describeMachine, keep, load, type Machine } from '../record.ts'
 import { linesOf, type Result } from '../result.ts'
@@ -8,6 +7,7 @@ import { benchFlashCrowd } from './flash-crowd.ts'
 import { benchKills } from './kills.ts'
 import { benchForgery, benchLiar } from './liar.ts'
 import { benchMemory } from './memory.ts'
+import { CONGESTION } from './network.ts'
 import { benchNextVersion } from './next-version.ts'
 import { benchRates } from './rates.ts'
 import { isFull, readSettings, type Settings } from './settings.ts'
@@ -60,8 +60,7 @@ async function runOne(name: string, { settings, dir, machine }: { settings: Sett
 
 async function versions(): Promise<Record<string, string>> {
   const found = await requireTools(['iproute2', 'nginx-light', 'curl', 'python3-libtorrent', 'casync', 'e2fsprogs'])
-  const congestion = await readFile('/proc/sys/net/ipv4/tcp_congestion_control', 'utf8')
-  return { ...found, 'TCP congestion control': congestion.trim() }
+  return { ...found, 'TCP congestion control': CONGESTION }
 }
 
 await main()
