@@ -5,6 +5,9 @@ const UNITS: Readonly<Record<string, number>> = {
   'KiB': 1024, 'MiB': 1024 ** 2, 'GiB': 1024 ** 3, 'TiB': 1024 ** 4,
 }
 
+/** The binary units, the smallest first. */
+const BINARY_UNITS = ['KiB', 'MiB', 'GiB', 'TiB'] as const
+
 /** What a size has to look like, for messages. */
 export const BYTE_SIZE_FORM = 'a size such as 200 GiB (B, kB, MB, GB, TB, KiB, MiB, GiB, TiB)'
 
@@ -19,7 +22,7 @@ export function parseByteSize(text: string): number | undefined {
 
 /** The shortest exact way to write it: in the largest binary unit that goes into it. */
 export function formatByteSize(bytes: number): string {
-  const unit = (['TiB', 'GiB', 'MiB', 'KiB'] as const).find(name => bytes > 0 && bytes % (UNITS[name] ?? 1) === 0)
+  const unit = BINARY_UNITS.findLast(name => bytes > 0 && bytes % (UNITS[name] ?? 1) === 0)
   return unit === undefined ? String(bytes) : `${bytes / (UNITS[unit] ?? 1)} ${unit}`
 }
 
@@ -29,5 +32,3 @@ export function formatBytes(bytes: number): string {
   const exponent = Math.min(Math.floor(Math.log2(bytes) / 10), BINARY_UNITS.length)
   return `${(bytes / 1024 ** exponent).toFixed(1)} ${BINARY_UNITS[exponent - 1] ?? 'B'}`
 }
-
-const BINARY_UNITS = ['KiB', 'MiB', 'GiB', 'TiB'] as const

@@ -15,9 +15,11 @@ const path = z.string().regex(/^\/[^\0]*$/, 'an absolute path').max(4096)
 const listenAddress = z.string().refine(isListenAddress, 'a multiaddr such as /ip4/127.0.0.1/tcp/4650')
 const loopback = z.union([z.ipv4(), z.ipv6()], 'a loopback address, such as 127.0.0.1 or ::1')
   .refine(host => host === '::1' || host.startsWith('127.'), 'a loopback address, such as 127.0.0.1 or ::1: who reaches the page needs no key')
+const PEER_ID_FORM = '[1-9A-HJ-NP-Za-km-z]{46,64}'
 /** The form of a peer id. */
-export const PEER_ID = /^[1-9A-HJ-NP-Za-km-z]{46,64}$/
-const peerAddress = z.string().max(512).regex(/^\/(ip4|ip6|dns|dns4|dns6)\/[^/]+\/tcp\/\d{1,5}\/p2p\/[1-9A-HJ-NP-Za-km-z]{46,64}$/, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
+export const PEER_ID = new RegExp(`^${PEER_ID_FORM}$`)
+const PEER_ADDRESS = new RegExp(String.raw`^/(ip4|ip6|dns|dns4|dns6)/[^/]+/tcp/\d{1,5}/p2p/${PEER_ID_FORM}$`)
+const peerAddress = z.string().max(512).regex(PEER_ADDRESS, 'a multiaddr with a peer id, such as /dns4/host/tcp/4650/p2p/12D3…')
 const peerIds = z.array(z.string().regex(PEER_ID, 'a peer id, such as 12D3KooW…')).max(MAX_LISTED_PEERS).readonly()
 const publicKey = z.string().max(512).regex(/^[\x21-\x39\x3b-\x7e]{1,255}:[A-Za-z0-9+/]{43}=$/, 'a public key as Nix writes it, such as fleet-1:6NCH…Y=')
 /** Which images are announced. */

@@ -1,5 +1,6 @@
+import { formatBytes } from '../byte-size.ts'
 import type { Progress } from '../control/api.ts'
-import { formatBytes, formatSeconds, plural } from './format.ts'
+import { formatSeconds, plural } from './format.ts'
 
 type Pace = Pick<Progress, 'bytes' | 'totalBytes' | 'bytesPerSecond'>
 

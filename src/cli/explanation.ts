@@ -1,5 +1,6 @@
+import { formatBytes } from '../byte-size.ts'
 import type { ExplanationJson } from '../control/api.ts'
-import { formatBytes, formatTime, harmless } from './format.ts'
+import { formatTime, harmless } from './format.ts'
 import { fields, table, type Cell, type Paint } from './table.ts'
 
 const OUTCOME_STYLES = { used: 'green', lied: 'red', failed: 'yellow', discarded: 'dim' } as const

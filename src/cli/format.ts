@@ -1,5 +1,3 @@
-export { formatBytes } from '../byte-size.ts'
-
 /** `6 s`, `2 min 5 s`, `3 h 20 min`, `4 d 2 h`: the two largest units. */
 export function formatSeconds(seconds: number): string {
   const whole = Math.ceil(seconds)

@@ -1,5 +1,6 @@
+import { formatBytes } from '../byte-size.ts'
 import type { ImageJson } from '../control/api.ts'
-import { formatBytes, harmless } from './format.ts'
+import { harmless } from './format.ts'
 import type { Action } from './outcome.ts'
 
 /** Milliseconds that somebody who presses Tab waits for the daemon. */

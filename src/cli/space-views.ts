@@ -1,5 +1,6 @@
+import { formatBytes } from '../byte-size.ts'
 import type { CollectionJson, QueueJson, UsageJson } from '../control/api.ts'
-import { formatBytes, formatTime, plural } from './format.ts'
+import { formatTime, plural } from './format.ts'
 import { fields, table, type Cell, type Paint } from './table.ts'
 
 export function usageView(usage: UsageJson, paint: Paint): string {

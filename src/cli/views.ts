@@ -1,8 +1,9 @@
+import { formatBytes } from '../byte-size.ts'
 import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
 import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, PublishedNameJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
-import { formatBytes, formatSeconds, formatTime, harmless, plural } from './format.ts'
+import { formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
 
 /** What people are shown of each answer; scripts use `--json`. */

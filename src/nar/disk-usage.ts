@@ -1,5 +1,6 @@
 import type { Listing } from '../image/listing.ts'
 import type { Layout } from './layout.ts'
+import { BLOCK_BYTES } from './sparse.ts'
 import { runTask } from './thread/pool.ts'
 
 /** What a tree takes. */
@@ -10,8 +11,6 @@ export interface DiskUsage {
   readonly diskBytes: number
 }
 
-/** Bytes of a block of the usual file systems. */
-const BLOCK_BYTES = 4096
 /** Bytes of a symlink's target that fit beside its other data. */
 const INLINE_TARGET_BYTES = 59
 

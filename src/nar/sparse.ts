@@ -34,8 +34,8 @@ export function isZero(bytes: Uint8Array): boolean {
   return true
 }
 
-/** The block of nearly every file system; a wrong guess only costs room on the disk. */
-const BLOCK_BYTES = 4096
+/** Bytes of a block of nearly every file system; a wrong guess only costs room on the disk. */
+export const BLOCK_BYTES = 4096
 const ZEROS = Buffer.alloc(BLOCK_BYTES)
 
 function isZeroPart(bytes: Uint8Array, start: number, end: number): boolean {

@@ -21,8 +21,11 @@ export function explainImage(context: Explained, ref: Ref) {
   const question = ref.kind === 'name' ? { narHash: row?.narHash, name: ref.name, publisher: ref.publisher } : { narHash: row?.narHash, name: row?.name ?? undefined }
   const names = { names: explainNames(context, question), refusedNames: refusedNames(context, question) }
   const isHeardOf = names.names.length > 0 || names.refusedNames.length > 0
-  const gone = row === undefined && ref.kind === 'nar-hash' ? explainGone(context, ref.narHash) : undefined
-  return { ...gone ?? (row === undefined && isHeardOf ? WITHOUT_IMAGE : explainRow(context, row ?? requireImage(context.catalog, ref))), ...names }
+  const absent = row !== undefined ? undefined
+    : ref.kind === 'nar-hash' ? explainGone(context, ref.narHash)
+    : isHeardOf ? WITHOUT_IMAGE
+    : undefined
+  return { ...absent ?? explainRow(context, row ?? requireImage(context.catalog, ref)), ...names }
 }
 
 type Explained = Pick<TaskContext, 'catalog' | 'jobs' | 'node' | 'queue' | 'settings'>
@@ -140,7 +143,6 @@ function heldUp({ narHash }: ImageRow, job: Job<unknown> | undefined, queue: Tas
 function whatNext(row: ImageRow, journal: readonly JournalEntry[], job: Job<unknown> | undefined, queue: TaskContext['queue']): string {
   const held = heldUp(row, job, queue)
   if (held !== undefined) return held
-
   switch (row.state) {
     case 'verified': return row.isPrivate ? 'it stays on this host: it is private' : 'it is served to peers, and announced where the policy of this host allows it'
     case 'quarantined': return 'its NAR hash is recomputed; it is shown when that is right'

@@ -2,8 +2,8 @@ import { execFile } from 'node:child_process'
 import { access, constants, stat, statfs } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { formatBytes } from '../../byte-size.ts'
 import { messageOf, systemCode } from '../../errors.ts'
-import { formatBytes } from '../format.ts'
 import { found, type Finding, type Host } from './finding.ts'
 
 /** Bytes free below which a fetch of any real image fails, and below which it soon may. */
