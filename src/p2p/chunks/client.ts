@@ -65,6 +65,8 @@ export class ChunkSession {
   readonly #action: string
   readonly #onBytes: ((bytes: number) => void) | undefined
   readonly #owed: Owed
+  /** Holds the chunks of one message after the other: buffers that come and go would lie about until the next collection of all garbage. */
+  #buffer: Buffer | undefined
   #sending: Promise<void> = Promise.resolve()
   #closed = false
 
@@ -107,7 +109,8 @@ export class ChunkSession {
   }
 
   /**
-   * What the peer says, until it ends the session; to be read once. While it is not read, the peer is held up.
+   * What the peer says, until it ends the session; to be read once. While it is not read, the peer is held up. The bytes of chunks are there
+   * until the next message is asked for.
    * @throws NarvikError `peer-failed` where the peer breaks the protocol or takes nothing for a while; the signal's reason where that aborts.
    */
   async *messages(): AsyncGenerator<SessionMessage> {
@@ -152,7 +155,8 @@ export class ChunkSession {
     this.#owed.arrive(id, run)
     const bytes = runBytes(this.#chunks, run)
     if (bytes !== left || bytes > MAX_SWARM_CHUNK_MESSAGE_BYTES) throw new NarvikError('peer-failed', `Cannot take chunks: found ${left} bytes, needed ${bytes}`)
-    const buffer = Buffer.allocUnsafeSlow(bytes)
+    this.#buffer ??= Buffer.allocUnsafeSlow(MAX_SWARM_CHUNK_MESSAGE_BYTES)
+    const buffer = this.#buffer.subarray(0, bytes)
     const start = this.#chunks.offset(first)
     for (let chunk = first; chunk < first + count; chunk++) {
       const part = buffer.subarray(this.#chunks.offset(chunk) - start, this.#chunks.offset(chunk + 1) - start)
