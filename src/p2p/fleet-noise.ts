@@ -58,6 +58,7 @@ class FleetNoise implements ConnectionEncrypter {
     const knock = received.subarray(0, KNOCK_BYTES)
     const message = received.subarray(KNOCK_BYTES)
     const key = keyOfKnock(this.#keys.accept, knock, message)
+    // Nothing was answered until here. Were this not refused, there would be no prologue to answer with either.
     if (key === undefined) throw new NarvikError('refused', 'Cannot let a peer in: found a knock by none of the fleet keys, needed one of this fleet')
     bytes.unwrap()
     connection.unshift(message)

@@ -1,14 +1,19 @@
 import { once } from 'node:events'
 import { connect, createServer, type AddressInfo, type Socket } from 'node:net'
+import { noise } from '@chainsafe/libp2p-noise'
+import type { ConnectionEncrypter } from '@libp2p/interface'
+import { tcp } from '@libp2p/tcp'
+import { byteStream } from '@libp2p/utils'
 import { multiaddr } from '@multiformats/multiaddr'
+import { createLibp2p } from 'libp2p'
 import { describe, expect, it, onTestFinished } from 'vitest'
 import { silentLogger } from '../../src/log.ts'
-import { type FleetKeys, FleetKeyring, fleetKeys, NO_FLEET } from '../../src/p2p/fleet.ts'
+import { type FleetKeys, FleetKeyring, fleetKeys, handshakePrologue, KNOCK_BYTES, NO_FLEET } from '../../src/p2p/fleet.ts'
 import { FLEET_NOISE_PROTOCOL } from '../../src/p2p/fleet-noise.ts'
 import { newIdentity } from '../../src/p2p/identity.ts'
 import { NameBook } from '../../src/p2p/names.ts'
 import { RecordBook } from '../../src/p2p/record-book.ts'
-import { createStack, privateKeyOf, type Stack } from '../../src/p2p/stack.ts'
+import { createStack, muxer, privateKeyOf, type Stack } from '../../src/p2p/stack.ts'
 import { rangeOf } from '../helpers/bytes.ts'
 import { LOOPBACK, PATIENCE_MS } from '../helpers/nodes.ts'
 
@@ -116,6 +121,53 @@ describe('what a stranger learns of a host of the fleet', () => {
     expect((await converse(host, [line('/multistream/1.0.0'), line(FLEET_NOISE_PROTOCOL), other])).length).toBeLessThan(100)
   })
 })
+
+describe('who answers in the place of a member, without its key,', () => {
+  // Guard: the prologue that Noise is given (fleet-noise.ts). Who is dialled could answer without the key if it were not there, and be told who dials.
+  it.each([
+    ['as plain Noise has none', undefined],
+    ['as a key of zeros gives it', handshakePrologue(new Uint8Array(32))],
+    ['as the key of another fleet gives it', handshakePrologue(NEXT)],
+  ])('with a prologue %s, hears the first message after the knock, and nothing of who dials', async (_what, prologue) => {
+    const dialler = await startStack(fleetKeys(OLD))
+    const impostor = await startImpostor(prologue)
+    // That it is dialled at no peer id leaves the handshake alone to refuse it.
+    const [address = ''] = impostor.addresses.map(one => one.split('/p2p/')[0])
+    const outcome = await dialler.dial(multiaddr(address), { signal: AbortSignal.timeout(PATIENCE_MS) }).then(() => 'connected', (error: unknown) => error instanceof Error ? error.name : error)
+    expect(outcome).toBe('EncryptionFailedError')
+    expect(impostor.heard).toEqual([firstMessage().byteLength])
+    expect(impostor.met).toEqual([])
+  })
+})
+
+/** Answers the fleet's Noise with whatever prologue: the bytes that it hears after the knock in each handshake, and whom it meets. */
+async function startImpostor(prologueBytes: Uint8Array | undefined): Promise<{ addresses: string[], heard: number[], met: string[] }> {
+  const [heard, met]: [number[], string[]] = [[], []]
+  const encrypter = (components: Parameters<ReturnType<typeof noise>>[0]): ConnectionEncrypter => {
+    const inner = noise({ ...(prologueBytes !== undefined && { prologueBytes }) })(components)
+    return {
+      protocol: FLEET_NOISE_PROTOCOL,
+      secureOutbound: (connection, options) => inner.secureOutbound(connection, options),
+      secureInbound: async (connection, options) => {
+        const bytes = byteStream(connection)
+        // It can't tell whether the knock is right, and doesn't care.
+        await bytes.read({ bytes: KNOCK_BYTES })
+        const at = heard.push(0) - 1
+        connection.addEventListener('message', ({ data }) => { heard[at] = (heard[at] ?? 0) + data.byteLength })
+        bytes.unwrap()
+        const secured = await inner.secureInbound(connection, options)
+        met.push(secured.remotePeer.toString())
+        return secured
+      },
+    }
+  }
+  const stack = await createLibp2p({
+    privateKey: privateKeyOf(await newIdentity()), addresses: { listen: [LOOPBACK] }, transports: [tcp()], streamMuxers: [muxer], connectionEncrypters: [encrypter],
+    connectionGater: { denyDialMultiaddr: () => false },
+  })
+  onTestFinished(async () => { await stack.stop() })
+  return { addresses: stack.getMultiaddrs().map(String), heard, met }
+}
 
 /** A line of multistream-select: its length, the text, a line feed. */
 function line(text: string): Buffer {

@@ -34,6 +34,8 @@ const MIB = 1024 * 1024
 const STALL_SECONDS = 3
 /** Milliseconds by which a loaded machine may be late with its own limits. */
 const LATE_MS = 15_000
+/** What libp2p itself serves, of which a peer may have one stream or two. */
+const LIBP2P = ['/ipfs/ping/1.0.0', '/ipfs/id/push/1.0.0']
 const NARVIK = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTOCOL, CHUNKS_PROTOCOL]
 
 let host: TestDaemon
@@ -99,7 +101,7 @@ function trickleInto(stream: Stream, bytes: Uint8Array): void {
 const LONG_HEADER = encodeHeader({ version: 1, narHash: ' '.repeat(1000) })
 
 describe('who is slow', () => {
-  // Watches the time for a whole header (serve.ts and chunks/handler.ts), the time for a message of the DHT, and that for a handshake.
+  // Watches the time for a whole header (serve.ts and chunks/handler.ts), the time for a message of the DHT, and that for a handshake; libp2p's own for a ping and what a peer says of itself.
   it('with a header, a message or a handshake is cut off when the time for the whole of it is up', async () => {
     const peer = await HostilePeer.join(host, fleet)
     const ends: [what: string, ended: Promise<number>][] = []
@@ -107,6 +109,13 @@ describe('who is slow', () => {
       const [silent, slow] = [await peer.open(protocol), await peer.open(protocol)]
       trickleInto(slow, LONG_HEADER)
       ends.push([`${protocol}, silent`, untilEnded(silent)], [`${protocol}, trickling`, untilEnded(slow)])
+    }
+    for (const protocol of LIBP2P) {
+      for (const bytes of [new Uint8Array(0), LONG_HEADER]) {
+        const stream = await (await HostilePeer.join(host, fleet)).open(protocol)
+        trickleInto(stream, bytes)
+        ends.push([`${protocol}, ${bytes.length === 0 ? 'silent' : 'trickling'}`, untilEnded(stream)])
+      }
     }
     const [silent, slow] = [await knockAt(host), await knockAt(host)]
     void trickle(byte => slow.socket.write(byte), () => !slow.socket.destroyed, Buffer.alloc(100, '\x13/multistream'))

@@ -25,6 +25,14 @@ describe.each(['json', 'text'] as const)('a line of %s', format => {
     expect(line).not.toContain('116')
   })
 
+  // Guards: a key object is one, though its enumerable properties show nothing of it today; and nothing is looked for without an end.
+  test('has no key object, and no more levels than people read', async () => {
+    const line = await logged('{ object: createSecretKey(Buffer.alloc(32, 7)), deep: { a: { b: { c: { d: { e: { f: { g: "too deep" } } } } } } } }', format)
+    expect(line).toContain('[a key]')
+    expect(line).toMatch(format === 'json' ? /\[more\]/ : /\[Object\]/)
+    expect(line).not.toContain('too deep')
+  })
+
   test('has everything else as it is', async () => {
     const line = await logged('{ peerId: "12D3", keys: ["mdns"], at: new Date(0), nested: { a: [1] }, error: new TypeError("no") }', format)
     for (const text of ['12D3', 'mdns', '1970-01-01', 'no', 'TypeError']) expect(line).toContain(text)

@@ -26,7 +26,7 @@ export async function dialTls(connection: MessageStream, keys: FleetKeys): Promi
     ...newOptions(),
     socket: native,
     pskCallback: () => ({ psk: secrets.psk, identity: hintFor(secrets) }),
-    // Who has the key needs no certificate, and is not asked for one.
+    // Who has the key needs no certificate, and is not asked for one. A certificate of an unknown issuer is refused before this is called; one of a known issuer is here.
     checkServerIdentity: () => new Error('found a certificate, needed the fleet key'),
   }
   const socket = tls.connect(options)
@@ -49,6 +49,7 @@ export async function answerTls(connection: MessageStream, keys: FleetKeys): Pro
   const native = await takeSocket(connection)
   const socket = new tls.TLSSocket(native, options)
   await untilSecure(socket, 'secure')
+  // OpenSSL is done with no handshake for which it has asked for no key, as there is no certificate here to take the key's place: this tells the type so.
   if (secrets === undefined) throw refused('found no fleet key')
   return { socket, native, secrets, exported: exportFrom(socket) }
 }

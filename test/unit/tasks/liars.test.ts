@@ -5,12 +5,27 @@ import { decodeManifest, encodeManifest, manifestDigest } from '../../../src/ima
 import type { Evidence } from '../../../src/image/verdict.ts'
 import { MIN_FOLLOWED_BYTES } from '../../../src/limits.ts'
 import { ChunkSet } from '../../../src/image/chunk-set.ts'
+import { NarvikError } from '../../../src/errors.ts'
+import { TreeWriter } from '../../../src/nar/tree-writer.ts'
 import { fetchImage } from '../../../src/tasks/fetch-image.ts'
 import { expectFailure } from '../../helpers/failure.ts'
 import { FakeFleet, flipped, makeImage, someTree, type TestImage } from '../../helpers/fake-fleet.ts'
 import { PATIENCE_MS } from '../../helpers/nodes.ts'
 import { directory, regular, type Tree } from '../../helpers/nar-bytes.ts'
 import { randomOf } from '../../vectors/fastcdc/inputs.ts'
+
+/** A tree that can't be read back. */
+const disk = vi.hoisted((): { failing: string | undefined } => ({ failing: undefined }))
+vi.mock(import('../../../src/nar/read-range.ts'), async original => {
+  const { readRange, ...rest } = await original()
+  return {
+    ...rest,
+    readRange: (...args: Parameters<typeof readRange>) => {
+      if (args[0] === disk.failing) throw new NarvikError('io-error', `Cannot read ${args[0]}: found EIO, needed a disk that works`)
+      return readRange(...args)
+    },
+  }
+})
 
 const HALF = 160 * 1024
 const refOf = ({ narHash }: TestImage) => ({ ref: { kind: 'nar-hash' as const, narHash } })
@@ -91,6 +106,64 @@ describe('a peer that sends one wrong byte', () => {
     expect(outcomes(evidence)).toEqual([['honest', 'discarded']])
     // Asked again, it starts over and passes.
     expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+  })
+})
+
+describe('a fault of this host', () => {
+  // Guard: `isHostAtFault` in blame.ts and fetch-image.ts. What this disk has spoilt is asked of no further provider in its place: that would bring the same disk the whole image again.
+  it('that spoils what has come, has nobody send the image once more, and bans nobody', async () => {
+    const image = await makeImage(someTree())
+    const fleet = await FakeFleet.start()
+    const honest = await fleet.add('honest', image, { before: breakOffAt(HALF) })
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'no-provider', /honest/)
+    await flipOnDisk(join(fleet.context.content.quarantineTree(image.narHash), 'disk'), 5000)
+    honest.habit = {}
+    const other = await fleet.add('other', image)
+    const before = honest.asked.length
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /hashes to/)
+    const asked = [...honest.asked.slice(before), ...other.asked]
+    expect(asked).toHaveLength(1)
+    expect(asked[0]).toBeGreaterThan(0)
+    expect([...fleet.banned]).toEqual([])
+  })
+
+  // Guards: only a NAR that contradicts its manifest is laid at a peer's door (attempt.ts, swarm/attempt.ts), and what can't be read to compare is no difference (blame.ts).
+  it.each([
+    ['when it writes, in one stream', 300_000, 'disk-full', 'ENOSPC'],
+    ['when it writes, in one stream', 300_000, 'io-error', 'EIO'],
+    ['when it writes, in chunks', MIN_FOLLOWED_BYTES, 'disk-full', 'ENOSPC'],
+    ['when it writes, in chunks', MIN_FOLLOWED_BYTES, 'io-error', 'EIO'],
+  ] as const)('%s (%i bytes: %s), ends the fetch, and neither blames nor bans who sends', async (_when, size, code, errno) => {
+    const image = await makeImage(someTree(size))
+    const fleet = await FakeFleet.start()
+    await fleet.add('honest', image)
+    const write = vi.spyOn(TreeWriter.prototype, 'write').mockImplementation(() => Promise.reject(new NarvikError(code, `Cannot write: found ${errno}, needed a disk that works`)))
+    await expectFailure(fetchImage(fleet.context, refOf(image)), code, new RegExp(errno))
+    expect(write).toHaveBeenCalled()
+    write.mockRestore()
+    expect([...fleet.banned]).toEqual([])
+    const blamed = fleet.context.catalog.journal(image.narHash).flatMap(({ evidence }) => evidence?.peers ?? []).filter(({ outcome }) => outcome === 'lied')
+    expect(blamed).toEqual([])
+    // The peer is as good as before.
+    expect((await fetchImage(fleet.context, refOf(image))).state).toBe('verified')
+  })
+
+  it('when it reads back what it has to compare, bans nobody', async () => {
+    const image = await makeImage(someTree())
+    const fleet = await FakeFleet.start()
+    const { content } = fleet.context
+    await fleet.add('liar', image, { nar: flipped(image.nar, 100_000) })
+    const tree = content.quarantineTree(image.narHash)
+    disk.failing = tree
+    try {
+      await expectFailure(fetchImage(fleet.context, refOf(image)), 'io-error', /EIO/)
+    } finally {
+      disk.failing = undefined
+    }
+    expect([...fleet.banned]).toEqual([])
+    // What it is, is seen when the disk can be read.
+    await expectFailure(fetchImage(fleet.context, refOf(image)), 'verification-failed', /hashes to/)
+    expect([...fleet.banned.keys()]).toEqual(['liar'])
   })
 })
 

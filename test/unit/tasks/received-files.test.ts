@@ -66,6 +66,22 @@ describe('the files of the daemon itself', () => {
   })
 })
 
+describe('a directory that is for this host alone', () => {
+  // Guard: what is below a secret is one, and not only what is above it.
+  it('is not imported from, by whatever path', async () => {
+    const secret = await temporaryDirectory()
+    await mkdir(join(secret, 'sub'))
+    await writeFile(join(secret, 'sub/key'), 'secret')
+    const { context } = await FakeFleet.start()
+    const guarded = { ...context, settings: { ...context.settings, guarded: { ...context.settings.guarded, secrets: [secret] } } }
+    const link = join(await temporaryDirectory(), 'link')
+    await symlink(secret, link)
+    for (const path of [join(secret, 'sub/key'), join(secret, 'sub'), join(link, 'sub'), join(link, 'sub/../sub/key')]) {
+      await expectFailure(importImage(guarded, { path }), 'refused', /for this host alone/)
+    }
+  })
+})
+
 describe('a symlink that has come into the place of a directory of an image', () => {
   // Guard: files are opened from the directory that holds them, which is opened without following a link.
   it('is not followed when the image is served, and is damage', async () => {

@@ -96,4 +96,36 @@ describe('a private image', () => {
     expect((await importImage(parts, { path: image.path, private: true })).isPrivate).toBe(true)
     expect((await importImage(parts, { path: image.path })).isPrivate).toBe(true)
   })
+
+  // Guard: the members of a closure that are looked at (createClosureSource). Who may not have a member is told of none.
+  it('is in no closure that is told of, though the rest of it may be had', async () => {
+    const { parts, row } = await host()
+    const { catalog } = parts
+    const inside = await makeImage(someTree(50_000, 3))
+    await importImage(parts, { path: inside.path })
+    const [outer, inner] = [`/nix/store/${'a'.repeat(32)}-outer`, `/nix/store/${'b'.repeat(32)}-inner`]
+    const registration = { deriver: null, ca: null, signatures: [], vouchedBy: 'nix' as const }
+    catalog.addStorePath(inside.narHash, { ...registration, storePath: inner, references: [] })
+    catalog.addStorePath(row.narHash, { ...registration, storePath: outer, references: [inner] })
+    const closures = createClosureSource(parts)
+    expect(await closures.closure(row.narHash)).toMatchObject([{ storePath: inner }, { storePath: outer }])
+    makePrivate(parts, { ref: { kind: 'nar-hash', narHash: inside.narHash }, private: true })
+    expect(await closures.closure(row.narHash)).toBe('incomplete')
+  })
+
+  // Guard: `passedOn`, for what is given on before the whole of it is here.
+  it('is told of to nobody while it is being received', async () => {
+    const { parts } = await host()
+    const { catalog } = parts
+    const { narHash, manifest, metadata, path } = await makeImage(someTree(50_000, 3))
+    catalog.create({ narHash, source: 'fetch', place: 'content' })
+    catalog.describe(narHash, { ...metadata, name: null }, manifest)
+    catalog.transition(narHash, 'start', { reason: 'so' })
+    const decoded = decodeManifest(manifest)
+    parts.receiving.add(new ReceivingImage({ narHash, manifestDigest: metadata.manifestDigest ?? '', layout: Layout.describedBy(decoded), chunks: decoded.chunks, trees: () => [path] }))
+    const source = createImageSource({ ...parts, onDamage: () => undefined })
+    expect(await source.describe(narHash)).toMatchObject({ verified: false })
+    catalog.setPrivate(narHash, true)
+    expect(await source.describe(narHash)).toBeUndefined()
+  })
 })
