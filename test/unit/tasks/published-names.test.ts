@@ -59,6 +59,18 @@ describe('a fetch by name', () => {
     expect(fleet.context.catalog.getByName('web')?.narHash.equals(own.narHash)).toBe(true)
   })
 
+  // Watches that whose word is noted of an image does not make its name the publisher's (name-image.ts).
+  it('leaves an image of this host the name that this host has given it, however often it is fetched', async () => {
+    const publisher = makePublisher()
+    const fleet = await start(publisher)
+    const { context } = fleet
+    const own = await makeImage(someTree(1000, 7))
+    await importImage(context, { path: own.path, name: 'mine' })
+    announce(fleet, publisher.sign('web', own.narHash))
+    for (const time of ['first', 'second']) expect(await fetchImage(context, { ref: WEB }), time).toMatchObject({ name: 'mine', publisher: publisherId(publisher.publicKey) })
+    expect(await readlink(join(context.content.dataDir, 'by-name', 'mine'))).toContain(own.narHash.toNix32())
+  })
+
   it('takes nobody\'s word who is not trusted', async () => {
     const fleet = await start(makePublisher())
     const image = await addImage(fleet, 3)
