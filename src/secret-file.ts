@@ -53,10 +53,16 @@ export async function createSecretFile(secret: Pick<SecretFile, 'file' | 'what'>
     await syncDirectory(path.dirname(file))
     return first
   } catch (error) {
-    throw fromSystemError(error, actionOf('write', secret))
+    throw systemCode(error) === 'ENOENT' ? noDirectory(secret, error) : fromSystemError(error, actionOf('write', secret))
   } finally {
     await rm(draft, { force: true })
   }
+}
+
+/** An older systemd makes no /etc/credstore, for one. */
+function noDirectory(secret: Pick<SecretFile, 'file' | 'what'>, cause: unknown): NarvikError {
+  const directory = path.dirname(secret.file)
+  return new NarvikError('not-found', `Cannot ${actionOf('write', secret)}: found no directory ${directory}, needed it`, { hint: `Make it: mkdir -p -m 0700 ${directory}`, cause })
 }
 
 function actionOf(verb: 'read' | 'write', { file, what }: Pick<SecretFile, 'file' | 'what'>): string {

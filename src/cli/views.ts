@@ -57,24 +57,25 @@ export function imageListView(images: readonly ImageJson[], paint: Paint): strin
 export function publishedNamesView(names: readonly PublishedNameJson[], paint: Paint): string {
   if (names.length === 0) return 'no published names yet; publish one with: narvik publish REF --name NAME --key FILE'
   const rows = names.map(({ name, publisher, narHash, publishedAt, expiresAt, trusted, own }): Cell[] =>
-    [name, publisher.slice(0, publisher.indexOf(':')), narHash, formatTime(publishedAt), expiryCell(expiresAt), trusted ? 'yes' : { text: 'no', style: 'yellow' }, own ? 'yes' : 'no'])
+    [name, publisher.slice(0, publisher.indexOf(':')), narHash, formatTime(publishedAt), expiryCell({ publishedAt, expiresAt, own }), trusted ? 'yes' : { text: 'no', style: 'yellow' }, own ? 'yes' : 'no'])
   return table(['NAME', 'PUBLISHER', 'NAR HASH', 'PUBLISHED', 'VALID UNTIL', 'TRUSTED', 'OURS'], rows, paint)
 }
 
-export function publishedNameView({ name, publisher, narHash, publishedAt, expiresAt }: PublishedNameJson, paint: Paint): string {
-  return fields({ name, publisher, 'NAR hash': narHash, 'published': formatTime(publishedAt), 'valid until': expiryCell(expiresAt) }, paint)
+export function publishedNameView({ name, publisher, narHash, publishedAt, expiresAt, own }: PublishedNameJson, paint: Paint): string {
+  return fields({ name, publisher, 'NAR hash': narHash, 'published': formatTime(publishedAt), 'valid until': expiryCell({ publishedAt, expiresAt, own }) }, paint)
 }
 
 function publishedText({ name, publisher, publishedAt, expiresAt }: PublishedNameJson): string {
   return `${publisher.slice(0, publisher.indexOf(':'))}/${name}, ${formatTime(publishedAt)}, valid until ${formatTime(expiresAt)}`
 }
 
-/** A name that is valid for a short time only wants its publisher to publish it again. */
-function expiryCell(expiresAt: string): Cell {
+/** A name of which a week is left, or a third of the time where that is less, wants to be published again: on the host that keeps it. */
+function expiryCell({ publishedAt, expiresAt, own }: Pick<PublishedNameJson, 'publishedAt' | 'expiresAt' | 'own'>): Cell {
   const left = Date.parse(expiresAt) - Date.now()
+  const soon = Math.min(EXPIRES_SOON_MS, (Date.parse(expiresAt) - Date.parse(publishedAt)) / 3)
   const text = formatTime(expiresAt)
   if (left <= 0) return { text: `${text} (expired)`, style: 'red' }
-  return left < EXPIRES_SOON_MS ? { text: `${text} (publish it again)`, style: 'yellow' } : text
+  return left < soon ? { text: `${text} (${own ? 'publish it again' : 'expires soon'})`, style: 'yellow' } : text
 }
 
 const EXPIRES_SOON_MS = 7 * 24 * 3600 * 1000

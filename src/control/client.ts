@@ -188,14 +188,17 @@ export class ControlClient {
   #unreachable(error: Error): Error {
     if (error.name === 'AbortError') return error
     if (systemCode(error) === 'ECONNRESET') return connectionLost(error)
+    if (systemCode(error) === 'EACCES') {
+      return new NarvikError('unreachable', `Cannot reach the daemon on ${this.#socket}: found a socket that this user may not open, needed its owner or a user of its group`, { hint: MAY_NOT_OPEN, cause: error })
+    }
     return new NarvikError('unreachable', `Cannot reach the daemon on ${this.#socket}: found ${REASONS[systemCode(error) ?? ''] ?? messageOf(error)}, needed a daemon that answers`, { hint: this.#howToStart, cause: error })
   }
 }
 
+const MAY_NOT_OPEN = 'Run the command as the user of the daemon, or be in its group (of the service: usermod -aG narvik USER, then log in anew)'
 const REASONS: Readonly<Record<string, string>> = {
   ENOENT: 'no such socket',
   ECONNREFUSED: 'a socket without a daemon behind it',
-  EACCES: 'a socket that this user may not open',
   ENOTSOCK: 'a file that is no socket',
 }
 

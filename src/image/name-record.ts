@@ -79,7 +79,7 @@ export function readNameRecord(value: Uint8Array): ReadNameRecord {
 
 /** @throws NarvikError `refused` where a record is not of this time. */
 export function checkNameTimes({ seq, publishedAt, expires }: NameRecord, now: number): void {
-  if (expires <= now) refuseName(`a record that expired ${now - expires} ms ago`, 'a live one')
+  if (expires <= now) refuseName(`a record that expired on ${new Date(expires).toISOString()}`, 'a live one')
   if (publishedAt > now + CLOCK_SKEW_MS) refuseName(`a record from ${publishedAt - now} ms in the future`, 'one of this time')
   if (expires > publishedAt + MAX_NAME_VALIDITY_MS) refuseName(`a record for ${expires - publishedAt} ms`, `at most ${MAX_NAME_VALIDITY_MS}`)
   // A number from the far future would lock its owner out for as long.

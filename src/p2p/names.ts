@@ -19,6 +19,8 @@ export interface NameRefusal {
   /** Milliseconds since 1970. */
   readonly at: number
   readonly reason: string
+  /** What the publisher has signed, where the only thing wrong with it is that its time was over; also where something else was refused since. */
+  readonly expired: NameRecord | undefined
 }
 
 /** What publishers have named. */
@@ -43,11 +45,17 @@ export interface NameDirectory {
  * @throws NarvikError `refused`.
  */
 export async function verifyNameRecord(key: Uint8Array, value: Uint8Array, now: number): Promise<NameRecord> {
+  const record = await proveNameRecord(key, value)
+  checkNameTimes(record, now)
+  return record
+}
+
+/** As `verifyNameRecord`, for a record of any time. */
+async function proveNameRecord(key: Uint8Array, value: Uint8Array): Promise<NameRecord> {
   const { record, key: own, signature, signed } = readNameRecord(value)
   // Each name of a publisher has one key: no other text form of it.
   if (Buffer.compare(own, key) !== 0) refuseName(`a record of ${record.name}`, 'one that belongs under its key')
   if (!await publicKeyFromRaw(Buffer.from(publisherId(record.publisher), 'hex')).verify(signed, signature)) refuseName('a signature that does not verify', `one of ${record.publisher}`)
-  checkNameTimes(record, now)
   return record
 }
 
@@ -63,8 +71,18 @@ export class NameBook extends SequencedBook<NameRecord> {
     try {
       return await super.accept(key, value)
     } catch (error) {
-      this.#note(key, messageOf(error))
+      this.#note(key, messageOf(error), await this.#expired(key, value))
       throw error
+    }
+  }
+
+  /** The record, where it is its publisher's and of a time that is over. */
+  async #expired(key: Uint8Array, value: Uint8Array): Promise<NameRecord | undefined> {
+    try {
+      const record = await proveNameRecord(key, value)
+      return record.expires <= this.now() ? record : undefined
+    } catch {
+      return undefined
     }
   }
 
@@ -77,11 +95,12 @@ export class NameBook extends SequencedBook<NameRecord> {
   }
 
   /** Whoever makes up names has others forgotten, and nothing else. */
-  #note(key: Uint8Array, reason: string): void {
+  #note(key: Uint8Array, reason: string, expired: NameRecord | undefined): void {
     if (nameOfKey(key) === undefined) return
     const id = Buffer.from(key).toString('latin1')
+    const before = this.#refusals.get(id)?.expired
     this.#refusals.delete(id)
-    this.#refusals.set(id, { key: Uint8Array.from(key), at: this.now(), reason })
+    this.#refusals.set(id, { key: Uint8Array.from(key), at: this.now(), reason, expired: expired ?? before })
     const [oldest] = this.#refusals.keys()
     if (this.#refusals.size > MAX_KNOWN_REFUSALS && oldest !== undefined) this.#refusals.delete(oldest)
   }
@@ -185,6 +204,7 @@ export class DhtNames implements NameDirectory {
     try {
       const events = dht.put(nameKey(publisherId(record.publisher), record.name), value, { signal })[Symbol.asyncIterator]()
       while ((await events.next()).done !== true) signal.throwIfAborted()
+      logger.debug('told the fleet of a published name', { name: record.name, seq: record.seq })
     } catch (error) {
       // A peer that has a newer one refuses it; who comes later is told at the next renewal.
       if (!signal.aborted) logger.debug('a published name was not taken', { name: record.name, reason: messageOf(error) })

@@ -14,7 +14,7 @@ import { introduce, type Introduction } from './introduction.ts'
 import type { Job, Progress } from './jobs.ts'
 import { Providers } from './providers.ts'
 import { nameAsPublished, nameImage } from './name-image.ts'
-import { findPublished, notePublisher, type Published } from './published-names.ts'
+import { expiredElsewhere, findPublished, notePublisher, type Published } from './published-names.ts'
 import { checkName, lookUp } from './refs.ts'
 import { setPriority } from './queue.ts'
 import { settle } from './settle.ts'
@@ -84,7 +84,7 @@ export interface Wish {
  * The NAR hash that is meant, and whose word that rests on. A name in the catalog was given by this host, so it stands
  * for the hash as it was asked for then, unless a trusted publisher has given the name a meaning; that a store path has
  * this hash may be a peer's claim.
- * @throws NarvikError `not-found` for a name or store path that nobody knows; see also `findPublished`.
+ * @throws NarvikError `not-found` for a name or store path that nobody knows; `refused` where all that is known of a name has expired; see also `findPublished`.
  */
 export async function resolveImage(context: TaskContext, ref: Ref, signal?: AbortSignal): Promise<Pick<Wish, 'narHash' | 'askedBy' | 'published'>> {
   const published = ref.kind === 'name' ? await findPublished(context, ref, signal) : undefined
@@ -92,11 +92,12 @@ export async function resolveImage(context: TaskContext, ref: Ref, signal?: Abor
 }
 
 /** What this host itself knows of a reference. */
-function resolveHere({ catalog }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
+function resolveHere({ catalog, ...rest }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
   if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
   const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
   if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
-  throw new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, and no name that a trusted key has published, needed a NAR hash`, {
+  const expired = ref.kind === 'name' ? expiredElsewhere(rest, ref) : undefined
+  throw expired ?? new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, and no name that a trusted key has published, needed a NAR hash`, {
     hint: 'Ask the host that has it for the hash: `narvik show` prints it there; published names need the key of their publisher in trust.keys',
   })
 }

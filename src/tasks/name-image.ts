@@ -17,7 +17,7 @@ export async function nameImage({ catalog, content, uses, announcer }: Pick<Task
 export async function nameAsPublished(context: Pick<TaskContext, 'catalog' | 'content' | 'announcer' | 'uses'>, row: ImageRow, { name }: { readonly name: string }): Promise<ImageRow> {
   const { catalog, content, uses, announcer } = context
   const holder = catalog.getByName(name)
-  if (holder?.narHash.equals(row.narHash) === true || (row.name !== null && row.publisher === null)) return row
+  if (holder?.narHash.equals(row.narHash) === true || isNamedHere(context, row)) return row
   if (holder === undefined) return nameImage(context, row, name)
   if (holder.publisher === null) return row
   uses.touch(row.narHash)
@@ -28,4 +28,9 @@ export async function nameAsPublished(context: Pick<TaskContext, 'catalog' | 'co
   if (before !== null) await content.unlink(before)
   for (const { narHash } of [holder, moved]) announcer.announce(catalog.get(narHash) ?? moved)
   return moved
+}
+
+/** Whether this host has given the image its name: that a publisher's word was noted of it since does not make the name the publisher's. */
+function isNamedHere({ catalog }: Pick<TaskContext, 'catalog'>, { name, publisher }: ImageRow): boolean {
+  return name !== null && (publisher === null || catalog.names.get(publisher, name) === undefined)
 }

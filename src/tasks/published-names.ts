@@ -71,7 +71,21 @@ async function newestOf({ catalog, node, logger }: TaskContext, publisher: strin
   if (rollback !== undefined) logger.warn('refused a published name', { name, publisher, reason: rollback.message })
   const newest = catalog.names.get(publisher, name)?.record
   if (newest === undefined || newest.expires > Date.now()) return newest
-  return rollback ?? new NarvikError('refused', `Cannot take the name ${name}: found that what ${newest.publisher} published expired on ${new Date(newest.expires).toISOString()}, needed a live record`, {
+  return rollback ?? expired(newest)
+}
+
+/** What is wrong with a name that stands for nothing here and that this host had never heard of while it was valid: that what the fleet has of it is a trusted publisher's, and expired. */
+export function expiredElsewhere({ node, settings }: Pick<TaskContext, 'node' | 'settings'>, { name, publisher }: { readonly name: string, readonly publisher?: string | undefined }): NarvikError | undefined {
+  const trusted = new Set(settings.trust.keys.map(key => publisherId(formatPublicKey(key))))
+  const [newest] = node.names.refusals()
+    .flatMap(({ expired: record }) => record !== undefined && record.name === name && (publisher === undefined || publisher === publisherName(record.publisher)) ? [record] : [])
+    .filter(record => trusted.has(publisherId(record.publisher)) && record.expires <= Date.now())
+    .sort((one, other) => other.expires - one.expires)
+  return newest === undefined ? undefined : expired(newest)
+}
+
+function expired({ name, publisher, expires }: NameRecord): NarvikError {
+  return new NarvikError('refused', `Cannot take the name ${name}: found that what ${publisher} published expired on ${new Date(expires).toISOString()}, needed a live record`, {
     hint: 'The publisher has to publish it again',
   })
 }

@@ -1,4 +1,4 @@
-import { truncate, writeFile } from 'node:fs/promises'
+import { rm, truncate, writeFile } from 'node:fs/promises'
 import { randomBytes } from 'node:crypto'
 import { join } from 'node:path'
 import { execa } from 'execa'
@@ -25,6 +25,23 @@ interface Disk {
 const canMount = process.getuid?.() === 0 || process.env.CI !== undefined
 
 describe.skipIf(!canMount)('a disk that fails', () => {
+  it('and is full when the daemon starts is said, and what there is comes up once there is room', async () => {
+    const disk = await temporaryDirectory()
+    await execa('mount', ['-t', 'tmpfs', '-o', 'size=8m', 'tmpfs', disk])
+    onTestFinished(async () => { await execa('umount', ['--lazy', disk]) })
+    const options = { dataDir: join(disk, 'data'), env: ROOMY }
+    const host = await TestDaemon.start(options)
+    await importRandom(host, MIB, 'kept')
+    await host.stop()
+    await execa('dd', ['if=/dev/zero', `of=${disk}/filler`, 'bs=1M'], { reject: false })
+    const failure: unknown = await TestDaemon.start({ ...options, dir: host.dir }).catch((error: unknown) => error)
+    expect(String(failure)).toMatch(/"code":"disk-full".*Make room on the disk/)
+    await rm(join(disk, 'filler'))
+    const again = await TestDaemon.start({ ...options, dir: host.dir })
+    expect((await again.client.verify({ all: true })).results).toMatchObject([{ name: 'kept', verdict: 'pass' }])
+    await again.stop()
+  })
+
   it('and becomes read-only is said, what is there is served, and nothing is lost', async () => {
     const disk = await makeDisk()
     const peer = await TestDaemon.start()

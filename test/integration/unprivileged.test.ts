@@ -1,11 +1,13 @@
 import { execFileSync, spawn } from 'node:child_process'
 import { chmodSync, chownSync, existsSync, mkdirSync } from 'node:fs'
 import { join } from 'node:path'
+import { execa } from 'execa'
 import { expect, it, onTestFinished } from 'vitest'
 import type { ImageDetailsJson, ImageJson } from '../../src/control/api.ts'
 import { temporaryDirectory, TestDaemon, until } from '../helpers/fleet.ts'
 import { throwAwayStore, type ThrowAwayStore } from '../helpers/nix-store.ts'
 
+const NARVIK = new URL('../../bin/narvik', import.meta.url).pathname
 const NOBODY = { uid: 65534, gid: 65534 }
 
 it.runIf(process.getuid?.() === 0)('a user with no rights imports and installs through the machine\'s Nix daemon, which judges', async () => {
@@ -66,3 +68,13 @@ async function startNixDaemon(store: ThrowAwayStore, env: Record<string, string>
   await until(() => Promise.resolve(existsSync(socket)), 'the socket of the Nix daemon')
   execFileSync('nix', ['store', 'ping', '--store', 'daemon', '--extra-experimental-features', 'nix-command'], { env: { ...process.env, ...env }, stdio: 'ignore' })
 }
+
+it.runIf(process.getuid?.() === 0)('a user whom the socket does not let in is told how to get in, and not to start a daemon', async () => {
+  const daemon = await TestDaemon.start()
+  chmodSync(daemon.dir, 0o755)
+  const { exitCode, stdout } = await execa(NARVIK, ['status', '--json', '--socket', daemon.socket], { ...NOBODY, reject: false })
+  expect(exitCode).toBe(3)
+  expect(JSON.parse(stdout)).toMatchObject({
+    error: { code: 'unreachable', message: expect.stringContaining('found a socket that this user may not open, needed its owner or a user of its group') as string, hint: expect.stringContaining('be in its group') as string },
+  })
+})

@@ -19,6 +19,13 @@ async function place(contents: string | Uint8Array, mode = 0o600): Promise<strin
 const RANDOM = '9f3c1d6a8b52e7047dcf0a91b6e8345fc2170bd3ea694f8815a2c7de30b94f61'
 
 describe('a new fleet key', () => {
+  test('in a directory that is not there: what to do is said, and nothing is made', async () => {
+    const directory = await temporaryDirectory()
+    await expectFailure(createFleetKey(join(directory, 'absent', 'fleet.key')), 'not-found', new RegExp(`found no directory ${directory}/absent, needed it`))
+    await expect(createFleetKey(join(directory, 'absent', 'fleet.key'))).rejects.toMatchObject({ hint: `Make it: mkdir -p -m 0700 ${directory}/absent` })
+    expect(await readdir(directory)).toEqual([])
+  })
+
   test('is for its owner alone whatever the umask, is read back, and leaves nothing beside it', async () => {
     const before = process.umask(0o000)
     try {

@@ -5,7 +5,7 @@ import { etaSeconds, progressLine } from '../../../src/cli/bar.ts'
 import { formatSeconds, harmless } from '../../../src/cli/format.ts'
 import { fields, table } from '../../../src/cli/table.ts'
 import { collectionView, usageView } from '../../../src/cli/space-views.ts'
-import { eventView, imageDetailsView, imageListView, peersView, statusView, transfersView, verifyView } from '../../../src/cli/views.ts'
+import { eventView, imageDetailsView, imageListView, peersView, statusView, transfersView, verifyView, publishedNameView } from '../../../src/cli/views.ts'
 import { PHASES, type Progress } from '../../../src/control/api.ts'
 import { goodImage, PEER, someProgress } from '../../helpers/fake-tasks.ts'
 
@@ -93,5 +93,24 @@ describe('what other hosts say', () => {
   test('is otherwise left as it is', () => {
     fc.assert(fc.property(fc.string({ unit: 'grapheme-ascii' }), text => { expect(harmless(text)).toBe(text) }))
     expect(harmless('größe 日本 🦊')).toBe('größe 日本 🦊')
+  })
+})
+
+describe('until when a published name is valid', () => {
+  const DAY = 24 * 3600 * 1000
+  const shown = (valid: number, left: number, own: boolean): string => publishedNameView({
+    name: 'web', publisher: 'fleet-1:key', narHash: 'sha256-AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=', seq: 1, trusted: true, own,
+    publishedAt: new Date(Date.now() + left - valid).toISOString(), expiresAt: new Date(Date.now() + left).toISOString(),
+  }, (_style, text) => text)
+
+  test.each([
+    [90 * DAY, 8 * DAY, true, /UTC$/],
+    [90 * DAY, 6 * DAY, true, /\(publish it again\)$/],
+    [90 * DAY, 6 * DAY, false, /\(expires soon\)$/],
+    [DAY, DAY - 1000, true, /UTC$/],
+    [DAY, DAY / 4, true, /\(publish it again\)$/],
+    [DAY, -1000, true, /\(expired\)$/],
+  ])('of %i ms %i are left, own %s: %s', (valid, left, own, end) => {
+    expect(shown(valid, left, own).trimEnd()).toMatch(end)
   })
 })

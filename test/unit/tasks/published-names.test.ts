@@ -59,12 +59,45 @@ describe('a fetch by name', () => {
     expect(fleet.context.catalog.getByName('web')?.narHash.equals(own.narHash)).toBe(true)
   })
 
+  // Watches that whose word is noted of an image does not make its name the publisher's (name-image.ts).
+  it('leaves an image of this host the name that this host has given it, however often it is fetched', async () => {
+    const publisher = makePublisher()
+    const fleet = await start(publisher)
+    const { context } = fleet
+    const own = await makeImage(someTree(1000, 7))
+    await importImage(context, { path: own.path, name: 'mine' })
+    announce(fleet, publisher.sign('web', own.narHash))
+    for (const time of ['first', 'second']) expect(await fetchImage(context, { ref: WEB }), time).toMatchObject({ name: 'mine', publisher: publisherId(publisher.publicKey) })
+    expect(await readlink(join(context.content.dataDir, 'by-name', 'mine'))).toContain(own.narHash.toNix32())
+  })
+
   it('takes nobody\'s word who is not trusted', async () => {
     const fleet = await start(makePublisher())
     const image = await addImage(fleet, 3)
     announce(fleet, makePublisher('stranger').sign('web', image.narHash))
     await expectFailure(fetchImage(fleet.context, { ref: WEB }), 'not-found', /no name that a trusted key has published/)
     await expectFailure(fetchImage(fleet.context, { ref: { ...WEB, publisher: 'stranger' } }), 'refused', /no trusted key of the name stranger/)
+  })
+
+  // Watches that what has expired is told from what was never published, on the word of a trusted publisher alone (names.ts, published-names.ts).
+  it('says of a name that was not heard of while it was valid that it has expired, and leaves those of this host alone', async () => {
+    const [publisher, stranger] = [makePublisher(), makePublisher('stranger')]
+    const fleet = await start(publisher)
+    const image = await addImage(fleet, 3)
+    const past = { publishedAt: Date.now() - 2000, expires: Date.now() - 1000 }
+    const lookFor = (name: string): Promise<unknown> => fetchImage(fleet.context, { ref: { kind: 'name', name } })
+    announce(fleet, publisher.sign('web', image.narHash, past))
+    await expectFailure(lookFor('web'), 'refused', new RegExp(`what fleet-1:.* published expired on ${new Date(past.expires).toISOString()}`))
+    // Whatever is refused after it, it is the publisher's.
+    announce(fleet, stranger.sign('web', image.narHash, { publisher: publisher.publicKey }))
+    await expectFailure(lookFor('web'), 'refused', /expired on/)
+    await expectFailure(fleet.names.accept(stranger.sign('other', image.narHash, past)), 'refused', /a record that expired on/)
+    await expectFailure(lookFor('other'), 'not-found', /no name that a trusted key has published/)
+    announce(fleet, stranger.sign('forged', image.narHash, { ...past, publisher: publisher.publicKey }))
+    await expectFailure(lookFor('forged'), 'not-found', /no name that a trusted key has published/)
+    const own = await makeImage(someTree(1000, 7))
+    await importImage(fleet.context, { path: own.path, name: 'web' })
+    expect(await lookFor('web')).toMatchObject({ name: 'web', state: 'verified' })
   })
 
   it('asks whose name is meant where publishers disagree, and not where they agree', async () => {
