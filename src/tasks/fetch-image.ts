@@ -92,11 +92,12 @@ export async function resolveImage(context: TaskContext, ref: Ref, signal?: Abor
 }
 
 /** What this host itself knows of a reference. */
-function resolveHere({ catalog, ...rest }: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
+function resolveHere(context: TaskContext, ref: Ref): Pick<Wish, 'narHash' | 'askedBy' | 'published'> {
+  const { catalog } = context
   if (ref.kind === 'nar-hash') return { narHash: ref.narHash, askedBy: ref.kind }
   const known = ref.kind === 'store-path' ? catalog.getByStorePath(ref.storePath) : lookUp(catalog, ref)
   if (known !== undefined) return { narHash: known.narHash, askedBy: ref.kind === 'store-path' ? ref.kind : known.askedBy }
-  const expired = ref.kind === 'name' ? expiredElsewhere(rest, ref) : undefined
+  const expired = ref.kind === 'name' ? expiredElsewhere(context, ref) : undefined
   throw expired ?? new NarvikError('not-found', `Cannot fetch ${refText(ref)}: found no image of that name or store path in the catalog, and no name that a trusted key has published, needed a NAR hash`, {
     hint: 'Ask the host that has it for the hash: `narvik show` prints it there; published names need the key of their publisher in trust.keys',
   })

@@ -124,3 +124,10 @@ export async function socketPair(): Promise<{ near: Socket, far: Socket }> {
   return { near, far }
 }
 
+
+/** Has this process, until the test is over, trust whoever has a certificate of the issuer, as a system trusts its authorities. */
+export function trustIssuer(pem: string): void {
+  const before = tls.getCACertificates('default')
+  tls.setDefaultCACertificates([pem])
+  onTestFinished(() => { tls.setDefaultCACertificates(before) })
+}

@@ -12,7 +12,7 @@ import { hintFor, secretsOf } from '../../src/p2p/tls/keys.ts'
 import { PROOF_BYTES } from '../../src/p2p/tls/proof.ts'
 import { rangeOf } from '../helpers/bytes.ts'
 import { expectFailure } from '../helpers/failure.ts'
-import { answeringMember, connect, dial, expectGone, FLEET, listen, member, OTHER_FLEET, party, secure, socketOf, socketPair, TLS } from '../helpers/tls-pair.ts'
+import { answeringMember, connect, dial, expectGone, FLEET, listen, member, OTHER_FLEET, party, secure, socketOf, socketPair, TLS, trustIssuer } from '../helpers/tls-pair.ts'
 
 const MIB = 1024 * 1024
 
@@ -141,11 +141,7 @@ describe('a stranger', () => {
     ['of an unknown issuer', false, /Cannot complete the handshake/], ['of an issuer that this system trusts', true, /found a certificate, needed the fleet key/],
   ])('in the place of a host, with a certificate %s, is told nothing', async (_what, isTrusted, reason) => {
     const pem = readFileSync(new URL('../fixtures/stranger.pem', import.meta.url))
-    if (isTrusted) {
-      const before = tls.getCACertificates('default')
-      tls.setDefaultCACertificates([pem.toString()])
-      onTestFinished(() => { tls.setDefaultCACertificates(before) })
-    }
+    if (isTrusted) trustIssuer(pem.toString())
     let received = 0
     const server = tls.createServer({ ...TLS, key: pem, cert: pem }, socket => {
       socket.on('error', () => undefined)
