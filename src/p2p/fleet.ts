@@ -71,15 +71,18 @@ export function keyOfKnock(accept: readonly Uint8Array[], knock: Uint8Array, mes
 /**
  * @throws NarvikError `refused` where an address would let strangers in: without a fleet key only loopback is listened on,
  * unless `allowOpen`; `invalid-config` where a text is no TCP multiaddr.
+ * @returns whether strangers are let in, as they may be.
  */
-export function checkListen(listen: readonly string[], { inFleet, allowOpen }: { inFleet: boolean, allowOpen: boolean }): void {
-  for (const address of listen) {
-    const loopback = isLoopback(address)
-    if (loopback || allowOpen || inFleet) continue
+export function checkListen(listen: readonly string[], { inFleet, allowOpen }: { inFleet: boolean, allowOpen: boolean }): boolean {
+  const beyond = listen.filter(address => !isLoopback(address))
+  if (inFleet) return false
+  for (const address of beyond) {
+    if (allowOpen) return true
     throw new NarvikError('refused', `Cannot listen on ${address}: found no fleet key, needed one for an address beyond loopback`, {
       hint: 'Make one with `narvik fleet create FILE`, give the file to every host of the fleet and name it as fleet_key_file; or listen on /ip4/127.0.0.1/tcp/0',
     })
   }
+  return false
 }
 
 /** Whether only this machine reaches the address. */

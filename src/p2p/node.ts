@@ -48,7 +48,8 @@ const PROTOCOLS: readonly string[] = [META_PROTOCOL, NAR_PROTOCOL, CLOSURE_PROTO
  */
 export async function createNode({ logger, source, closures, chunks, onServed, banStore, limits = new PeerLimits(), now }: NodeComponents, init: NodeInit): Promise<P2pNode> {
   const fleet = init.fleet ?? NO_FLEET
-  checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
+  const isOpen = checkListen(init.listen, { inFleet: fleet.dial !== undefined, allowOpen: init.allowOpen ?? false })
+  if (isOpen) logger.warn('whoever reaches its port can fetch: this host is in no fleet, and allow_open is set', { listen: init.listen })
   const bootstrap = parseBootstrap(init.bootstrap ?? [])
   const privateKey = privateKeyOf(init.identity ?? await newIdentity())
   const bans = new Bans({ store: banStore, now })

@@ -2,7 +2,7 @@ import { setTimeout as delay } from 'node:timers/promises'
 import { isNarvikError, NarvikError } from '../errors.ts'
 import type { NarHash } from '../image/nar-hash.ts'
 import type { PeerShare } from '../image/verdict.ts'
-import { MAX_KNOWN_PROVIDERS, MAX_SWARM_SOURCES, MAX_TOLD_FAILURES } from '../limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_KNOWN_PROVIDERS, MAX_SWARM_SOURCES, MAX_TOLD_FAILURES } from '../limits.ts'
 import type { Provider } from '../p2p/router.ts'
 import type { TaskContext } from './context.ts'
 
@@ -25,6 +25,8 @@ const DOUBTED_MS = 2000
 const LATE_PROVIDERS = 4
 /** The same of those with one, that this host is not connected to: an identity to sign with costs no more than a key. One round of sources. */
 const LATE_SIGNED_PROVIDERS = MAX_SWARM_SOURCES
+/** Milliseconds from the first that is tried when the time is up until no more are: those that are made up and never answer take as long as a dial may, each. */
+const LATE_MS = 2 * DIAL_TIMEOUT_MS
 
 /**
  * The providers of one image, one at a time, for one fetch: those that failed come last, those that lied never.
@@ -39,8 +41,8 @@ export class Providers {
   readonly #tried = new Set<string>()
   readonly #closed = new AbortController()
   #deadline: number
-  /** Providers that were tried when the time was up. */
-  readonly #late = { signed: 0, others: 0 }
+  /** Providers that were tried when the time was up, and when that is over as well. */
+  #late = newLate()
   #lookedUpAt = -Infinity
   #looking: Promise<void> | undefined
   /** Resolves when the look-up under way has found one more. */
@@ -114,7 +116,7 @@ export class Providers {
   /** A provider has moved the image on: the wait for the next one begins anew. */
   progressed(): void {
     this.#deadline = performance.now() + this.#init.waitMs
-    Object.assign(this.#late, { signed: 0, others: 0 })
+    this.#late = newLate()
   }
 
   /** Every provider that is not excluded may be tried again. */
@@ -151,11 +153,11 @@ export class Providers {
     return usable.reduce<Provider | undefined>((best, other) => best !== undefined && rank(best) >= rank(other) ? best : other, undefined)
   }
 
-  /** While those that are known may be made up, others are looked for again and again, or these would take all of the time. */
+  /** While those that are known may be made up, others are looked for again and again, or these would take all of the time. When it is up, they are not. */
   #isLookUpDue(known: Provider | undefined, isServed: boolean): boolean {
     const age = performance.now() - this.#lookedUpAt
     if (known === undefined) return !isServed || age >= LOOK_UP_INTERVAL_MS.served
-    return !isServed && age >= DOUBTED_MS && !this.#node.connectedPeers().has(known.peerId)
+    return !isServed && age >= DOUBTED_MS && performance.now() < this.#deadline && !this.#node.connectedPeers().has(known.peerId)
   }
 
   /**
@@ -191,8 +193,10 @@ export class Providers {
 
   /** Whether a provider is still tried when the time is up; counts those that are. */
   #isTriedLate({ peerId, record }: Provider): boolean {
-    if (record === undefined) return this.#late.others++ < LATE_PROVIDERS
-    return this.#node.connectedPeers().has(peerId) || this.#late.signed++ < LATE_SIGNED_PROVIDERS
+    if (record !== undefined && this.#node.connectedPeers().has(peerId)) return true
+    this.#late.until ??= performance.now() + LATE_MS
+    if (performance.now() >= this.#late.until) return false
+    return record === undefined ? this.#late.others++ < LATE_PROVIDERS : this.#late.signed++ < LATE_SIGNED_PROVIDERS
   }
 
   #isUsable({ peerId }: Provider, except: Except): boolean {
@@ -208,6 +212,10 @@ export class Providers {
       hint: 'Check the hash, and with `narvik peers` that the host that has it is connected',
     })
   }
+}
+
+function newLate(): { signed: number, others: number, until: number | undefined } {
+  return { signed: 0, others: 0, until: undefined }
 }
 
 /** Leaves at most `most` entries, those that were added last. */

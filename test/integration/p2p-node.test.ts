@@ -212,10 +212,15 @@ describe('a stranger', () => {
   })
 
   it.each(['/ip4/0.0.0.0/tcp/0', '/ip4/10.0.0.1/tcp/0', '/ip6/::/tcp/0', '/dns4/localhost/tcp/0'])('is not let in through %s by default', async address => {
-    const components = { logger: silentLogger, source: new MadeUpSource(HASH, 0) }
+    const warnings: string[] = []
+    const logger = { ...silentLogger, warn: (line: string) => { warnings.push(line) } }
+    const components = { logger, source: new MadeUpSource(HASH, 0) }
     await expectFailure(createNode(components, { listen: [LOOPBACK, address] }), 'refused', /needed one for an address beyond loopback/)
+    await createNode(components, { listen: [LOOPBACK], allowOpen: true })
+    await createNode(components, { listen: [address], allowOpen: true, fleet: fleetKeys(key) })
+    expect(warnings).toEqual([])
     await createNode(components, { listen: [address], allowOpen: true })
-    await createNode(components, { listen: [address], fleet: fleetKeys(key) })
+    expect(warnings).toEqual([expect.stringContaining('whoever reaches its port can fetch')])
   })
 
   it('with another fleet key is told of by a host that was to dial it', async () => {

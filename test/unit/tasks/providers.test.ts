@@ -1,6 +1,6 @@
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { NarvikError } from '../../../src/errors.ts'
-import { MAX_KNOWN_PROVIDERS, MAX_SWARM_SOURCES, MAX_TOLD_FAILURES } from '../../../src/limits.ts'
+import { DIAL_TIMEOUT_MS, MAX_KNOWN_PROVIDERS, MAX_SWARM_SOURCES, MAX_TOLD_FAILURES } from '../../../src/limits.ts'
 import type { Provider } from '../../../src/p2p/router.ts'
 import type { TaskContext } from '../../../src/tasks/context.ts'
 import { Providers } from '../../../src/tasks/providers.ts'
@@ -135,6 +135,27 @@ describe('the providers of one image', () => {
     const failed = failureOf((async () => { for (;; tried++) providers.failed(await providers.next(), 'nobody is there') })())
     expect(await failed).toMatchObject({ code: 'no-provider' })
     expect(tried).toBe(MAX_SWARM_SOURCES)
+  })
+
+  // Watches that those that never answer, each of which takes as long as a dial may, are left when the time is long up (LATE_MS), and that then nobody is looked for any more (isLookUpDue).
+  it.each([['made up', undefined], ['made up and sign', { narHash: someHash(1), narSize: 1, manifestDigest: null }]])('that are %s and never answer are no longer tried in a while', async (_what, record) => {
+    vi.useFakeTimers()
+    onTestFinished(() => { vi.useRealTimers() })
+    let lookUps = 0
+    const providers = make(async function* () {
+      lookUps++
+      await Promise.resolve()
+      yield* Array.from({ length: 100 }, (_, index) => ({ peerId: `silent-${index}`, addresses: [], ...record && { record } }))
+    })
+    let tried = 0
+    const failed = failureOf((async () => {
+      for (;; tried++) {
+        providers.failed(await providers.next(), 'it never answers')
+        vi.advanceTimersByTime(DIAL_TIMEOUT_MS)
+      }
+    })())
+    expect(await failed).toMatchObject({ code: 'no-provider' })
+    expect([tried, lookUps]).toEqual([2, 1])
   })
 
   // Watches what is remembered and told of them, however many are made up (MAX_KNOWN_PROVIDERS, MAX_TOLD_FAILURES).
