@@ -101,8 +101,8 @@ async function hashOf(fleet: Fleet, station: Station, path: string): Promise<Nar
 /** What the journal says of each peer, once. */
 function evidenceIn(journal: ImageDetailsJson['journal']): string[] {
   const peers = journal.flatMap(({ event, evidence }) => (evidence?.peers ?? []).map(peer => ({ event, ...peer })))
-  const lines = peers.filter(({ bytes, outcome }) => bytes > 0 || outcome !== 'lied')
-    .map(({ event, peerId, bytes, outcome, detail }) => `evidence: ${event}: ${peerId} ${outcome}, ${bytes} bytes${detail === null ? '' : `, ${detail}`}`)
+  const lines = peers.filter(({ bytes, wasted = 0, outcome }) => bytes + wasted > 0 || outcome !== 'lied')
+    .map(({ event, peerId, bytes, wasted = 0, outcome, detail }) => `evidence: ${event}: ${peerId} ${outcome}, ${bytes} bytes${wasted === 0 ? '' : ` and ${wasted} in vain`}${detail === null ? '' : `, ${detail}`}`)
   return [...new Set(lines)]
 }
 
