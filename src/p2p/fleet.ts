@@ -74,15 +74,12 @@ export function keyOfKnock(accept: readonly Uint8Array[], knock: Uint8Array, mes
  * @returns whether strangers are let in, as they may be.
  */
 export function checkListen(listen: readonly string[], { inFleet, allowOpen }: { inFleet: boolean, allowOpen: boolean }): boolean {
-  const beyond = listen.filter(address => !isLoopback(address))
-  if (inFleet) return false
-  for (const address of beyond) {
-    if (allowOpen) return true
-    throw new NarvikError('refused', `Cannot listen on ${address}: found no fleet key, needed one for an address beyond loopback`, {
-      hint: 'Make one with `narvik fleet create FILE`, give the file to every host of the fleet and name it as fleet_key_file; or listen on /ip4/127.0.0.1/tcp/0',
-    })
-  }
-  return false
+  const [beyond] = listen.filter(address => !isLoopback(address))
+  if (beyond === undefined || inFleet) return false
+  if (allowOpen) return true
+  throw new NarvikError('refused', `Cannot listen on ${beyond}: found no fleet key, needed one for an address beyond loopback`, {
+    hint: 'Make one with `narvik fleet create FILE`, give the file to every host of the fleet and name it as fleet_key_file; or listen on /ip4/127.0.0.1/tcp/0',
+  })
 }
 
 /** Whether only this machine reaches the address. */

@@ -1,9 +1,9 @@
 import type { NarHash } from '../image/nar-hash.ts'
 import { nameOfKey, type NameRecord, publisherId, publisherName } from '../image/name-record.ts'
-import { formatPublicKey } from '../nix/signature.ts'
 import type { KeptName } from '../store/published-names.ts'
 import type { TaskContext } from './context.ts'
 import { presentName } from './present.ts'
+import { trustedIds } from './published-names.ts'
 
 type Parts = Pick<TaskContext, 'catalog' | 'node' | 'settings'>
 
@@ -62,10 +62,6 @@ function whatOf({ catalog }: Pick<Parts, 'catalog'>, { name, narHash, publisher 
   if (row.state !== 'verified') return `its image is ${row.state}${row.reason === null ? '' : `: ${row.reason}`}`
   const holder = catalog.getByName(name)
   return holder === undefined || holder.narHash.equals(narHash) ? 'its image is verified here' : 'its image is verified here, under another name: this host has given the name to an image itself'
-}
-
-function trustedIds({ trust }: TaskContext['settings']): ReadonlySet<string> {
-  return new Set(trust.keys.map(key => publisherId(formatPublicKey(key))))
 }
 
 function idOf({ publisher, name }: NameRecord): string {

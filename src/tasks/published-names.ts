@@ -76,12 +76,17 @@ async function newestOf({ catalog, node, logger }: TaskContext, publisher: strin
 
 /** What is wrong with a name that stands for nothing here and that this host had never heard of while it was valid: that what the fleet has of it is a trusted publisher's, and expired. */
 export function expiredElsewhere({ node, settings }: Pick<TaskContext, 'node' | 'settings'>, { name, publisher }: { readonly name: string, readonly publisher?: string | undefined }): NarvikError | undefined {
-  const trusted = new Set(settings.trust.keys.map(key => publisherId(formatPublicKey(key))))
+  const trusted = trustedIds(settings)
   const [newest] = node.names.refusals()
     .flatMap(({ expired: record }) => record !== undefined && record.name === name && (publisher === undefined || publisher === publisherName(record.publisher)) ? [record] : [])
     .filter(record => trusted.has(publisherId(record.publisher)) && record.expires <= Date.now())
     .sort((one, other) => other.expires - one.expires)
   return newest === undefined ? undefined : expired(newest)
+}
+
+/** The publishers whose keys this host trusts, each by its public key in hex. */
+export function trustedIds({ trust }: TaskContext['settings']): ReadonlySet<string> {
+  return new Set(trust.keys.map(key => publisherId(formatPublicKey(key))))
 }
 
 function expired({ name, publisher, expires }: NameRecord): NarvikError {
