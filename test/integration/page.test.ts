@@ -1,7 +1,8 @@
+import { EventEmitter, once } from 'node:events'
 import { chmod, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { describe, expect, it, onTestFinished } from 'vitest'
-import type { ImageJson, Tasks } from '../../src/control/api.ts'
+import type { HostEvent, ImageDetailsJson, ImageJson, Tasks } from '../../src/control/api.ts'
 import { createPageServer } from '../../src/control/server.ts'
 import { NarvikError } from '../../src/errors.ts'
 import { NarHash } from '../../src/image/nar-hash.ts'
@@ -81,7 +82,7 @@ describe('the page of a real host', () => {
     await page.waitForSelector('#facts')
     expect(await page.textContent('h1')).toMatch(/disk.*verified/s)
     expect(await page.textContent('#facts')).toContain(source.narHash)
-    expect(await page.textContent('#sources')).toMatch(/from 1 peer/)
+    await page.locator('#sources', { hasText: 'from 1 peer' }).waitFor()
     expect(complaints).toEqual([])
 
     // A host that does not answer is said to be one, and what was known stays.
@@ -101,6 +102,30 @@ describe('the page of a real host', () => {
     await expect(TestDaemon.start({ env: { NARVIK_PAGE_PORT: '0', NARVIK_PAGE_HOST: '0.0.0.0' } })).rejects.toThrow(/Cannot use page\.host \(NARVIK_PAGE_HOST\): found .*0\.0\.0\.0.*, needed a loopback address/)
   })
 })
+
+/** Answers that are given when the test says so. */
+class LateAnswers {
+  #waiting: (() => void) | undefined
+  readonly #calls = new EventEmitter()
+
+  give<T>(value: T): Promise<T> {
+    return new Promise(resolve => {
+      this.#waiting = () => { resolve(value) }
+      this.#calls.emit('call')
+    })
+  }
+
+  /** Waits until an answer is waited for. */
+  async asked(): Promise<void> {
+    if (this.#waiting === undefined) await once(this.#calls, 'call')
+  }
+
+  async answer(): Promise<void> {
+    await this.asked()
+    this.#waiting?.()
+    this.#waiting = undefined
+  }
+}
 
 /** Markup that would run, were it taken as such. */
 const EVIL = '<img src=x onerror="alert(1)"><script>alert(2)</script>\'"&{{evil}}</td>'
@@ -159,6 +184,40 @@ describe('what others have named', () => {
     isBroken = false
     await page.waitForSelector('.connection.live')
     expect(await page.locator('.notice.bad').count()).toBe(0)
+  })
+
+  it.each(['show', 'list'] as const)('shows an image in the state that it was last told of, however late the answer of %s', async slow => {
+    let image: ImageJson = { ...goodImage, state: 'quarantined', verifiedAt: null }
+    const lateAnswers = new LateAnswers()
+    const tell = Promise.withResolvers<(event: HostEvent) => void>()
+    const { page } = await showFake({
+      list: () => slow === 'list' ? lateAnswers.give([image]) : [image],
+      show: () => {
+        const details: ImageDetailsJson = { ...image, otherStorePaths: [], publishedNames: [], closure: null, journal: [] }
+        return slow === 'show' ? lateAnswers.give(details) : details
+      },
+      transfers: () => [], queue: () => [],
+      follow: listener => { tell.resolve(listener); return () => undefined },
+    })
+    await lateAnswers.answer()
+    await page.waitForSelector('#quarantine .held .next')
+    const listener = await tell.promise
+    const change = { type: 'image', at: image.createdAt, narHash: image.narHash, name: image.name, from: 'receiving', to: 'quarantined', event: 'proof', reason: 'all bytes are here', code: null } as const
+    listener(change)
+    await lateAnswers.asked()
+
+    image = goodImage
+    listener({ ...change, from: 'quarantined', to: 'verified', event: 'pass' })
+    await page.locator('#images tr .state.verified').waitFor()
+    await page.click('#images a.name')
+    await page.waitForSelector('#facts')
+    expect(await page.textContent('h1')).toMatch(/web-1.*verified/s)
+    // The answer of before comes late; when the page asks again it has seen it.
+    await lateAnswers.answer()
+    await lateAnswers.asked()
+    expect(await page.textContent('h1')).toMatch(/web-1.*verified/s)
+    await page.click('.back a')
+    expect(await page.locator('#images tr .state').textContent()).toBe('verified')
   })
 
   it('finds what is typed, with a name for everything that can be operated', async () => {

@@ -57,6 +57,8 @@ export class Host {
   #staleKnown = new Set()
   #ticks = 0
   #events = 0
+  /** Changes of an image's state that were told. */
+  #changes = 0
   #peersAt = 0
   /** @type {ReturnType<typeof setTimeout> | undefined} */
   #timer
@@ -174,7 +176,10 @@ export class Host {
 
   async #lookAtImages() {
     this.#stale.images = false
-    this.images = await /** @type {Promise<ImageJson[]>} */ (ask('images'))
+    const before = this.#changes
+    const images = await /** @type {Promise<ImageJson[]>} */ (ask('images'))
+    // What has changed since it was asked for would be shown as it was; the next look brings it.
+    if (this.images === undefined || this.#changes === before) this.images = images
   }
 
   /** @param {string} narHash */
@@ -197,7 +202,8 @@ export class Host {
       return
     }
     this.absent.delete(narHash)
-    if (this.#watched.has(narHash)) this.known.set(narHash, { details, explanation })
+    const isOlder = this.known.has(narHash) && this.#staleKnown.has(narHash)
+    if (this.#watched.has(narHash) && !isOlder) this.known.set(narHash, { details, explanation })
   }
 
   async #follow() {
@@ -222,9 +228,16 @@ export class Host {
   /** Shows a change of state at once; the rest of the image comes with the next look. @param {Extract<HostEvent, { type: 'image' }>} event */
   #change({ narHash, to, reason, code }) {
     this.#stale.images = true
+    this.#changes += 1
     if (this.#watched.has(narHash)) this.#staleKnown.add(narHash)
-    if (to === null) this.images = this.images?.filter(image => image.narHash !== narHash)
-    else this.images = this.images?.map(image => image.narHash !== narHash ? image : { ...image, state: to, reason: to === 'verified' ? null : reason, reasonCode: code })
+    if (to === null) {
+      this.images = this.images?.filter(image => image.narHash !== narHash)
+      return
+    }
+    const state = { state: to, reason: to === 'verified' ? null : reason, reasonCode: code }
+    this.images = this.images?.map(image => image.narHash !== narHash ? image : { ...image, ...state })
+    const known = this.known.get(narHash)
+    if (known !== undefined) this.known.set(narHash, { ...known, details: { ...known.details, ...state } })
   }
 }
 
