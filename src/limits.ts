@@ -115,16 +115,13 @@ export const FIND_TIMEOUT_MS = 15 * SECOND
 export const HEADER_TIMEOUT_MS = 10 * SECOND
 /** Metadata and manifests served to all peers at once; each holds a whole manifest in memory. */
 export const MAX_SERVED_MANIFESTS = 8
-/**
- * Bytes that one stream's sender may have on the way: 1 GB/s at a round trip of 1 ms. What waits at a slow reader outlives the young
- * generation of the heap and is freed late: at 4 MiB a transfer takes 60 MiB more memory, and a fifth more CPU time.
- */
+/** Bytes that one stream's sender may have on the way: 1 GB/s at a round trip of 1 ms. They wait in memory where the reader is slow. */
 export const STREAM_WINDOW_BYTES = 1 * MIB
 /** Bytes that the muxer may hold for a paused stream; above the window, or a fast sender would be reset. */
 export const STREAM_BUFFER_BYTES = 2 * MIB
 /** Bytes of the socket buffers of a connection, so that one encrypted packet is not one wait. */
 export const SOCKET_BUFFER_BYTES = 4 * MIB
-/** Bytes that may wait in front of TLS before a connection takes no more: some frames, so that it always has one to write. */
+/** Bytes that may wait in front of TLS before a connection takes no more: half of them are written while the other half comes. */
 export const TLS_BUFFER_BYTES = 256 * KIB
 /** Milliseconds for the look-up of one provider's signed record; a provider without one is still tried. */
 export const RECORD_LOOKUP_MS = 2 * SECOND

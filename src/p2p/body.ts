@@ -7,7 +7,9 @@ import type { Watchdog } from './watchdog.ts'
 
 /** Sends bytes of a body in pieces: each waits for the limits, and is counted before it goes. */
 export async function sendBody({ stream, watchdog, traffic }: { stream: Stream, watchdog: Watchdog, traffic: Traffic }, bytes: Uint8Array): Promise<void> {
-  for (let start = 0; start < bytes.byteLength; start += WIRE_BUFFER_BYTES) {
+  // Once all is sent, the bytes may be gone.
+  const { byteLength } = bytes
+  for (let start = 0; start < byteLength; start += WIRE_BUFFER_BYTES) {
     const piece = bytes.subarray(start, start + WIRE_BUFFER_BYTES)
     await traffic.pace?.sending(piece.byteLength, watchdog.signal)
     traffic.sent += piece.byteLength

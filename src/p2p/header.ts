@@ -3,6 +3,7 @@ import type { z } from 'zod'
 import { NarvikError } from '../errors.ts'
 import { MAX_WIRE_HEADER_BYTES } from '../limits.ts'
 import { countTaken } from './body.ts'
+import { copied } from './freeing.ts'
 import { send } from './stream-writer.ts'
 import type { Traffic } from './protocol.ts'
 import type { StreamReader } from './stream-reader.ts'
@@ -10,7 +11,7 @@ import type { Watchdog } from './watchdog.ts'
 
 /** Bytes of the longest length prefix of a header within its limit. */
 const MAX_PREFIX_BYTES = 3
-/** What is so short and here already is given as it is: a part of a larger buffer, which it keeps. */
+/** What is so short and here already needs no step of its own. */
 const SHORT_BYTES = 16
 
 /** A header on the wire: its length as an unsigned varint (LEB128, shortest form), then that many bytes of JSON. */
@@ -47,14 +48,11 @@ export async function readHeader<Schema extends z.ZodType>(reader: StreamReader,
 
 /** Exactly `length` bytes. Memory is taken as they arrive, so that a length that lies costs nothing. With a watchdog, each step is waited for by it; with a traffic too, the bytes are counted and paced as those of a body. */
 export async function readExactly(reader: StreamReader, length: number, watchdog?: Watchdog, traffic?: Traffic): Promise<Uint8Array> {
-  const here = length <= SHORT_BYTES && traffic === undefined ? reader.takeNow(length) : undefined
-  if (here?.byteLength === length) return here
   let bytes = Buffer.allocUnsafe(Math.min(length, MAX_WIRE_HEADER_BYTES))
-  bytes.set(here ?? [])
-  let filled = here?.byteLength ?? 0
+  let filled = 0
   while (filled < length) {
-    const step = reader.take(length - filled)
-    const part = await (watchdog?.wait(step, 'byte of the body') ?? step)
+    const here = length <= SHORT_BYTES ? reader.takeNow(length - filled) : undefined
+    const part = here ?? await waited(reader.take(length - filled), watchdog)
     if (part === null) throw new NarvikError('peer-failed', `Cannot read from the peer: found the end of the stream after ${filled} bytes, needed ${length}`)
     if (filled + part.byteLength > bytes.length) {
       const larger = Buffer.allocUnsafe(Math.min(length, Math.max(bytes.length * 2, filled + part.byteLength)))
@@ -62,10 +60,16 @@ export async function readExactly(reader: StreamReader, length: number, watchdog
       bytes = larger
     }
     bytes.set(part, filled)
-    filled += part.byteLength
-    if (traffic !== undefined && watchdog !== undefined) await countTaken(traffic, part.byteLength, watchdog.signal)
+    const { byteLength } = part
+    filled += byteLength
+    copied(part)
+    if (traffic !== undefined && watchdog !== undefined) await countTaken(traffic, byteLength, watchdog.signal)
   }
   return bytes
+}
+
+function waited<T>(step: Promise<T>, watchdog: Watchdog | undefined): Promise<T> {
+  return watchdog?.wait(step, 'byte of the body') ?? step
 }
 
 /** @throws NarvikError `peer-failed` where the stream goes on. */

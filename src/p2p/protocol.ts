@@ -63,7 +63,7 @@ export interface ChunkHolding {
   onAdded(listener: (run: ChunkRun) => void): () => void
   /** Aborts when nothing of the image may be given away any more. */
   readonly gone: AbortSignal
-  /** The bytes of a run, of which nothing is checked yet; rejects where they can't be read. */
+  /** The bytes of a run, of which nothing is checked yet, in a buffer that nobody else has or needs; rejects where they can't be read. */
   read(run: ChunkRun, options: { signal: AbortSignal }): Promise<Uint8Array>
   /** What is on disk is not the chunk that was proven. */
   damaged(chunk: number): void

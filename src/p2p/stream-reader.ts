@@ -1,5 +1,6 @@
 import type { Stream } from '@libp2p/interface'
 import { READ_HIGH_WATER_BYTES } from '../limits.ts'
+import { copied } from './freeing.ts'
 
 /** What a queued buffer is counted as besides its bytes: a peer that sends single bytes must not fill the memory with buffers. */
 const BUFFER_COST = 256
@@ -75,7 +76,9 @@ export class StreamReader {
       length += part.byteLength
       if (length === max) break
     }
-    return Buffer.concat(parts, length)
+    const joined = Buffer.concat(parts, length)
+    for (const part of parts) copied(part)
+    return joined
   }
 
   /** At most `max` bytes, or null after the end of the stream. Rejects with the stream's error where it was reset or aborted. */

@@ -3,10 +3,15 @@ import type { MessageStream } from '@libp2p/interface'
 import { multiaddr } from '@multiformats/multiaddr'
 import { describe, expect, it, onTestFinished, vi } from 'vitest'
 import { TLS_BUFFER_BYTES } from '../../src/limits.ts'
+import { copied, freeOnceCopied } from '../../src/p2p/freeing.ts'
 import { bytesAt, count, pump } from '../helpers/pattern-stream.ts'
 import { dial, expectGone, listen, party, secure, socketOf } from '../helpers/tls-pair.ts'
 
 const MIB = 1024 * 1024
+
+function isFree({ buffer }: Uint8Array): boolean {
+  return buffer instanceof ArrayBuffer && buffer.detached
+}
 
 /** Two secured ends. */
 async function channel(): Promise<Awaited<ReturnType<typeof secure>> & { out: MessageStream, inn: MessageStream }> {
@@ -39,6 +44,31 @@ describe('a secured connection', () => {
     expect(inn.readBufferLength).toBeLessThan(MIB)
     inn.resume()
     await vi.waitFor(() => { expect(seen).toEqual({ bytes: sent, wrong: false }) }, { timeout: 20_000 })
+  })
+
+  it('frees what it has sent and what was copied at the other end, and changes none of it, though it takes it in parts', async () => {
+    const { out, inn } = await channel()
+    const [sent, came]: [Uint8Array[], Uint8Array[]] = [[], []]
+    inn.addEventListener('message', ({ data }) => { came.push(...data instanceof Uint8Array ? [data] : data) })
+    const seen = count(inn)
+    for (let at = 0; at < 16 * MIB;) {
+      // Several of them in one frame, within which the buffers of TLS end: what comes before goes, what comes after stays.
+      let hasRoom = true
+      for (const length of [7000, TLS_BUFFER_BYTES / 2 - 1000, TLS_BUFFER_BYTES / 2]) {
+        const bytes = Uint8Array.from(bytesAt(at, length))
+        freeOnceCopied(bytes)
+        sent.push(bytes)
+        hasRoom = out.send(bytes)
+        at += length
+      }
+      if (!hasRoom) await new Promise(resolve => { out.addEventListener('drain', resolve, { once: true }) })
+    }
+    const length = sent.length / 3 * (TLS_BUFFER_BYTES + 6000)
+    await vi.waitFor(() => { expect(seen).toEqual({ bytes: length, wrong: false }) }, { timeout: 20_000 })
+    expect(sent.every(isFree)).toBe(true)
+    expect(came.some(isFree)).toBe(false)
+    for (const bytes of came) copied(bytes)
+    expect(came.filter(isFree).length).toBeGreaterThan(came.length * 0.9)
   })
 
   it('closes when all that was sent has arrived', async () => {

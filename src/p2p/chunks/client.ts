@@ -7,6 +7,7 @@ import { messageOf, NarvikError } from '../../errors.ts'
 import { HEADER_TIMEOUT_MS, MAX_SWARM_CHUNK_MESSAGE_BYTES } from '../../limits.ts'
 import { type AskOptions, peerFailed } from '../ask.ts'
 import { countTaken } from '../body.ts'
+import { copied } from '../freeing.ts'
 import { expectEnd, readExactly, readHeader, sendHeader } from '../header.ts'
 import type { OpenStream, Refusal, StreamOpener, Traffic } from '../protocol.ts'
 import { StreamReader } from '../stream-reader.ts'
@@ -174,10 +175,12 @@ export class ChunkSession {
       const most = out.length - filled
       const part = this.#reader.takeNow(most) ?? await this.#wait(this.#reader.take(most), 'byte of a chunk')
       if (part === null) throw new NarvikError('peer-failed', `Cannot take chunks: found the end of the stream after ${filled} bytes of one, needed ${out.length}`)
+      const { byteLength } = part
       out.set(part, filled)
-      filled += part.byteLength
-      await countTaken(this.#traffic, part.byteLength, this.#watchdog.signal)
-      this.#onBytes?.(part.byteLength)
+      copied(part)
+      filled += byteLength
+      await countTaken(this.#traffic, byteLength, this.#watchdog.signal)
+      this.#onBytes?.(byteLength)
     }
   }
 

@@ -1,6 +1,7 @@
 import { NarvikError } from '../../errors.ts'
 import { readVarint, VarintProblem } from '../../image/varint.ts'
 import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_MESSAGE_BYTES } from '../../limits.ts'
+import { copied } from '../freeing.ts'
 import { readExactly } from '../header.ts'
 import type { StreamReader } from '../stream-reader.ts'
 import type { Watchdog } from '../watchdog.ts'
@@ -17,8 +18,10 @@ export async function readHead(reader: StreamReader, watchdog: Watchdog, idleMs?
   const beginning = reader.take(1)
   const first = await (idleMs === undefined ? beginning : watchdog.wait(beginning, 'message', idleMs))
   if (first === null) return null
+  const [type = 0] = first
+  copied(first)
   const rest = Buffer.from(await readExactly(reader, MESSAGE_HEAD_BYTES - 1, watchdog))
-  const head = { type: first[0] ?? 0, length: rest.readUInt32LE(0) }
+  const head = { type, length: rest.readUInt32LE(0) }
   const most = head.type === TYPE.chunks ? MAX_CHUNKS_HEAD_BYTES + MAX_SWARM_CHUNK_MESSAGE_BYTES : MAX_SWARM_MESSAGE_BYTES
   if (head.length <= most) return head
   throw new NarvikError('peer-failed', `Cannot read a message: found one of ${head.length} bytes, needed at most ${most}`)

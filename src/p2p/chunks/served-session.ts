@@ -4,6 +4,7 @@ import { type ChunkRun, ChunkSet, chunksOf } from '../../image/chunk-set.ts'
 import { NarvikError } from '../../errors.ts'
 import { MAX_SWARM_CHUNK_MESSAGE_BYTES, MAX_SWARM_PEERS_NAMED, MAX_SWARM_WANTS, SWARM_IDLE_MS } from '../../limits.ts'
 import { sendBody } from '../body.ts'
+import { freeOnceCopied } from '../freeing.ts'
 import { readExactly, sendHeader } from '../header.ts'
 import type { ChunkHolding, Traffic } from '../protocol.ts'
 import type { StreamReader } from '../stream-reader.ts'
@@ -174,6 +175,8 @@ export class ServedSession {
     }
     this.#outbox.push(encodeChunksHead(id, run, bytes.length))
     await this.#flush()
+    // Read for this asker alone.
+    freeOnceCopied(bytes)
     await sendBody(this.#parts, bytes)
     this.#desk.sent(runBytes(holding.chunks, run))
   }

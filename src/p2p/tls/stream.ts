@@ -1,7 +1,9 @@
 import type { TLSSocket } from 'node:tls'
 import type { AbortOptions, MessageStream } from '@libp2p/interface'
 import { AbstractMessageStream, type SendResult } from '@libp2p/utils'
+import { freeOnceCopied } from '../freeing.ts'
 import type { Channel } from './socket.ts'
+import { TlsWriter } from './writer.ts'
 
 /** A list of buffers as libp2p's streams hand it to each other. */
 type Buffers = Parameters<AbstractMessageStream['sendData']>[0]
@@ -10,8 +12,8 @@ type Buffers = Parameters<AbstractMessageStream['sendData']>[0]
 export class TlsStream extends AbstractMessageStream {
   readonly #connection: MessageStream
   readonly #socket: TLSSocket
+  readonly #writer: TlsWriter
   #dispatching = false
-  #isCorked = false
 
   constructor(connection: MessageStream, { native, socket }: Pick<Channel, 'native' | 'socket'>) {
     super({
@@ -22,14 +24,15 @@ export class TlsStream extends AbstractMessageStream {
     })
     this.#connection = connection
     this.#socket = socket
+    this.#writer = new TlsWriter(socket, () => { this.safeDispatchEvent('drain') })
     // Closing the connection has to wait for what TLS has not written yet.
     native.destroySoon = () => {
+      this.#writer.flush()
       for (const part of this.writeBuffer) socket.write(part)
       this.writeBuffer.consume(this.writeBuffer.byteLength)
       socket.destroySoon()
     }
     socket.on('data', (bytes: Buffer) => { this.#onBytes(bytes) })
-    socket.on('drain', () => { this.safeDispatchEvent('drain') })
     socket.on('error', (error: Error) => { this.abort(error) })
     // A socket that no tls.Server has made tells of a forged record in this way alone, and goes on.
     socket.on('_tlsError', (error: Error) => { this.abort(error) })
@@ -44,25 +47,13 @@ export class TlsStream extends AbstractMessageStream {
   }
 
   override sendData(data: Buffers): SendResult {
-    const sentBytes = data.byteLength
-    // The parts of a frame, and the frames of a moment, go into one run of TLS records, and into one call to the system.
-    if (!this.#isCorked) this.#cork()
-    for (const part of data) this.#socket.write(part)
-    return { sentBytes, canSendMore: !this.#socket.writableNeedDrain }
-  }
-
-  #cork(): void {
-    this.#isCorked = true
-    this.#socket.cork()
-    process.nextTick(() => {
-      this.#isCorked = false
-      this.#socket.uncork()
-    })
+    const sentBytes = this.#writer.add(data)
+    return { sentBytes, canSendMore: sentBytes === data.byteLength }
   }
 
   override sendReset(error: Error): void {
     // What was said before goes before.
-    this.#socket.uncork()
+    this.#writer.flush()
     this.#connection.abort(error)
   }
 
@@ -81,6 +72,7 @@ export class TlsStream extends AbstractMessageStream {
   /** A record holds 16 KiB and the system gives several at once: they are passed on together. */
   #onBytes(bytes: Buffer): void {
     if (this.readStatus === 'closing' || this.readStatus === 'closed') return
+    freeOnceCopied(bytes)
     this.readBuffer.append(bytes)
     if (this.#dispatching) return
     this.#dispatching = true
