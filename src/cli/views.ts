@@ -49,8 +49,8 @@ function closureText({ paths, narSize, missing }: NonNullable<ImageDetailsJson['
 
 export function imageListView(images: readonly ImageJson[], paint: Paint): string {
   if (images.length === 0) return 'no images yet; get one with: narvik import PATH, or narvik fetch REF'
-  const rows = images.map(({ narHash, name, state, narSize, source, createdAt }) =>
-    [narHash, name ?? '-', stateCell(state), narSize === null ? '-' : formatBytes(narSize), source, formatTime(createdAt)])
+  const rows = images.map(({ narHash, name, state, narSize, source, private: isPrivate, createdAt }) =>
+    [narHash, name ?? '-', stateCell(state), narSize === null ? '-' : formatBytes(narSize), isPrivate ? `${source}, private` : source, formatTime(createdAt)])
   return table(['NAR HASH', 'NAME', 'STATE', 'SIZE', 'SOURCE', 'CREATED'], rows, paint)
 }
 

@@ -64,6 +64,11 @@ describe('tables', () => {
   })
 })
 
+test('the list says which images are served to nobody', () => {
+  const lines = imageListView([goodImage, { ...goodImage, private: true }], plain).split('\n')
+  expect(lines.map(line => line.includes('import, private'))).toEqual([false, false, true])
+})
+
 describe('what other hosts say', () => {
   const EVIL = '\x1b[2J\x07\r\u202eevil\u0085\n'
 
