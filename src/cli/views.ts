@@ -3,6 +3,7 @@ import type { Evidence, StageResult } from '../image/verdict.ts'
 import type { ImageState } from '../image/states.ts'
 import type { BanJson, HostEvent, ImageDetailsJson, ImageJson, InstallResultJson, JournalEntryJson, PeerJson, PublishedNameJson, StatusJson, TransferJson, VerifyReportJson } from '../control/api.ts'
 import { etaSeconds } from './bar.ts'
+import { validityOf } from './expiry.ts'
 import { formatSeconds, formatTime, harmless, plural } from './format.ts'
 import { fields, table, type Cell, type Paint, type Style } from './table.ts'
 
@@ -69,16 +70,12 @@ function publishedText({ name, publisher, publishedAt, expiresAt }: PublishedNam
   return `${publisher.slice(0, publisher.indexOf(':'))}/${name}, ${formatTime(publishedAt)}, valid until ${formatTime(expiresAt)}`
 }
 
-/** A name of which a week is left, or a third of the time where that is less, wants to be published again: on the host that keeps it. */
-function expiryCell({ publishedAt, expiresAt, own }: Pick<PublishedNameJson, 'publishedAt' | 'expiresAt' | 'own'>): Cell {
-  const left = Date.parse(expiresAt) - Date.now()
-  const soon = Math.min(EXPIRES_SOON_MS, (Date.parse(expiresAt) - Date.parse(publishedAt)) / 3)
-  const text = formatTime(expiresAt)
-  if (left <= 0) return { text: `${text} (expired)`, style: 'red' }
-  return left < soon ? { text: `${text} (${own ? 'publish it again' : 'expires soon'})`, style: 'yellow' } : text
+function expiryCell(name: Pick<PublishedNameJson, 'publishedAt' | 'expiresAt' | 'own'>): Cell {
+  const text = formatTime(name.expiresAt)
+  const validity = validityOf(name)
+  if (validity === 'expired') return { text: `${text} (expired)`, style: 'red' }
+  return validity === 'ending' ? { text: `${text} (${name.own ? 'publish it again' : 'expires soon'})`, style: 'yellow' } : text
 }
-
-const EXPIRES_SOON_MS = 7 * 24 * 3600 * 1000
 
 export function installView({ storePath, added }: InstallResultJson): string {
   if (added.length === 0) return `${storePath} is valid in the Nix store already`

@@ -1,11 +1,12 @@
 import { checkConfig, type Config } from '../../config.ts'
-import type { StatusJson } from '../../control/api.ts'
+import type { PublishedNameJson, StatusJson } from '../../control/api.ts'
 import type { ControlClient } from '../../control/client.ts'
 import { isNarvikError, messageOf, NarvikError } from '../../errors.ts'
 import { plural } from '../format.ts'
 import type { Action } from '../outcome.ts'
 import { table, type Cell, type Paint } from '../table.ts'
 import { found, type Finding, type Host } from './finding.ts'
+import { checkNames } from './names.ts'
 import { checkDht, checkFleetKey, checkKeyOwners, checkNix, checkPorts } from './network.ts'
 import { checkClock, checkDisk, checkPermissions } from './place.ts'
 
@@ -16,7 +17,7 @@ export function doctor(env: NodeJS.ProcessEnv): Action {
     const daemon = await lookAtDaemon(client)
     const host: Host = { config, status: daemon.status, env }
     const [key, owners, ports, clock, disk, permissions, nix] = await Promise.all([checkFleetKey(host), checkKeyOwners(host), checkPorts(host), checkClock(), checkDisk(host), checkPermissions(host), checkNix(host)])
-    const all = [...findings, daemon.finding, key, ...owners, ...ports, checkDht(host), clock, disk, ...permissions, nix]
+    const all = [...findings, daemon.finding, key, ...owners, ...ports, checkDht(host), ...checkNames(daemon.names), clock, disk, ...permissions, nix]
     const failed = all.filter(({ verdict }) => verdict === 'fail').length
     const failure = new NarvikError('unhealthy', `Cannot vouch for this host: found ${plural(failed, 'check')} that failed, needed none`, { hint: 'Each failed check says what to do' })
     return { json: { healthy: failed === 0, findings: all }, text: paint => view(all, paint), ...(failed === 0 ? {} : { failure }) }
@@ -35,10 +36,10 @@ function lookAtConfig(env: NodeJS.ProcessEnv): { readonly config: Config, readon
   }
 }
 
-async function lookAtDaemon(client: () => ControlClient): Promise<{ readonly status?: StatusJson, readonly finding: Finding }> {
+async function lookAtDaemon(client: () => ControlClient): Promise<{ readonly status?: StatusJson, readonly names?: readonly PublishedNameJson[], readonly finding: Finding }> {
   try {
-    const status = await client().status()
-    return { status, finding: found('daemon', 'ok', `version ${status.version} answers on ${status.socket}`) }
+    const [status, names] = await Promise.all([client().status(), client().names()])
+    return { status, names, finding: found('daemon', 'ok', `version ${status.version} answers on ${status.socket}`) }
   } catch (error) {
     if (isNarvikError(error) && error.code === 'invalid-config') return { finding: found('daemon', 'warn', 'not asked: the configuration, which says where its socket is, has a mistake', 'Correct it, or name the socket with --socket') }
     const hint = isNarvikError(error) ? error.hint : undefined

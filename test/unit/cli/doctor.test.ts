@@ -5,10 +5,11 @@ import { describe, expect, onTestFinished, test } from 'vitest'
 import { doctor } from '../../../src/cli/doctor/doctor.ts'
 import type { Finding } from '../../../src/cli/doctor/finding.ts'
 import { findSocket } from '../../../src/cli/socket.ts'
+import type { PublishedNameJson } from '../../../src/control/api.ts'
 import { ControlClient } from '../../../src/control/client.ts'
 import { createFleetKey } from '../../../src/fleet-key.ts'
 import { startControl } from '../../helpers/control.ts'
-import { goodStatus } from '../../helpers/fake-tasks.ts'
+import { GOOD_HASH, goodStatus } from '../../helpers/fake-tasks.ts'
 import { temporaryDirectory } from '../../helpers/temporary.ts'
 
 async function examine(env: NodeJS.ProcessEnv, socket: string | (() => string) = '/absent/narvik.sock'): Promise<{ verdicts: Record<string, string[]>, findings: readonly Finding[], failed: boolean }> {
@@ -32,6 +33,24 @@ describe('doctor', () => {
     const { socket } = await startControl()
     const { verdicts } = await examine({}, socket)
     expect(verdicts).toMatchObject({ daemon: ['ok'], dht: ['ok'], nix: ['ok'] })
+  })
+
+  test('says which of the names that this host has published must be published again', async () => {
+    const day = 24 * 3600 * 1000
+    const name = (what: string, daysLeft: number, own = true): PublishedNameJson => ({
+      name: what, publisher: `fleet:${Buffer.alloc(32).toString('base64')}`, narHash: GOOD_HASH, seq: 1, trusted: true, own,
+      publishedAt: new Date(Date.now() - 30 * day).toISOString(), expiresAt: new Date(Date.now() + daysLeft * day).toISOString(),
+    })
+    const namesOf = async (...names: PublishedNameJson[]): Promise<Finding[]> => {
+      const { socket } = await startControl({ names: () => names })
+      return (await examine({}, socket)).findings.filter(({ check }) => check === 'names')
+    }
+    expect(await namesOf(name('theirs', 1, false))).toEqual([])
+    expect(await namesOf(name('fresh', 30), name('theirs', 1, false))).toEqual([{ check: 'names', verdict: 'ok', detail: '1 published name, none of which expires soon', hint: null }])
+    expect(await namesOf(name('fresh', 30), name('ending', 6), name('gone', -1))).toEqual([
+      { check: 'names', verdict: 'warn', detail: expect.stringMatching(/^ending expires at /) as string, hint: `Publish it again: narvik publish ${GOOD_HASH} --name ending --key FILE` },
+      { check: 'names', verdict: 'warn', detail: expect.stringMatching(/^gone expired at /) as string, hint: `Publish it again: narvik publish ${GOOD_HASH} --name gone --key FILE` },
+    ])
   })
 
   test('of a host without one looks at what it would need', async () => {
