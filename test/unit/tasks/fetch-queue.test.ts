@@ -115,7 +115,10 @@ describe('fetches', () => {
     const { context, images, open, fetch, waiting, sri } = await oneAtATime(4)
     const fetches = [fetch(0)]
     await expect.poll(() => context.jobs.list()[0]?.progress.phase).toBe('receiving')
-    fetches.push(fetch(1), fetch(2))
+    // One enters the queue when a provider is found, which takes the one longer than the other.
+    fetches.push(fetch(1))
+    await expect.poll(waiting).toEqual([sri(1)])
+    fetches.push(fetch(2))
     await expect.poll(waiting).toEqual([sri(1), sri(2)])
     fetches.push(fetch(3, 5))
     await expect.poll(waiting).toEqual([sri(3), sri(1), sri(2)])
@@ -137,7 +140,9 @@ describe('fetches', () => {
 
   it('that are cancelled end for all who wait, and leave nothing', async () => {
     const { context, images, fetch, waiting, sri } = await oneAtATime(2)
-    const fetches = [fetch(0), fetch(0), fetch(1)]
+    const fetches = [fetch(0), fetch(0)]
+    await expect.poll(() => context.jobs.list()[0]?.progress.phase).toBe('receiving')
+    fetches.push(fetch(1))
     await expect.poll(waiting).toEqual([sri(1)])
     for (const { narHash } of images) expect(await cancelFetch(context, { ref: { kind: 'nar-hash', narHash } })).toMatchObject({ narHash })
     for (const fetching of fetches) await expectFailure(fetching, 'cancelled', /it was cancelled/)
